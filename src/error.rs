@@ -1,0 +1,183 @@
+//! What can go wrong: [`OpenError`] in making or opening a store, [`Error`] in using one.
+
+use std::io;
+use std::path::PathBuf;
+
+/// A block did not hold what a compare-and-write expected, and was left alone. Not a fault: a lost race looks so.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Miscompare {
+    /// The block.
+    pub lba: u64,
+    /// Offset in the block, in bytes, of the first byte that differs.
+    pub offset: usize,
+    /// What the block held: a whole block, which was its contents at one moment during the call.
+    pub found: Box<[u8]>,
+}
+
+/// Why an operation on an open store was not done. Nothing was changed, except where [`Store::write`] says otherwise.
+///
+/// [`Store::write`]: crate::Store::write
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The block held something else.
+    #[error("block {}: byte {} differs from what was expected", .0.lba, .0.offset)]
+    Miscompare(Box<Miscompare>),
+    /// The blocks asked for are not all in the store.
+    #[error("blocks {lba} to {} are out of range: the store has blocks 0 to {}", lba.saturating_add(count - 1), blocks - 1)]
+    LbaOutOfRange {
+        /// The first block asked for.
+        lba: u64,
+        /// How many, at least 1.
+        count: u64,
+        /// How many the store has.
+        blocks: u64,
+    },
+    /// There is no such heartbeat word.
+    #[error("word {index} is out of range: the store has {words} words")]
+    WordOutOfRange {
+        /// The word asked for.
+        index: u64,
+        /// How many the store has.
+        words: u64,
+    },
+    /// A buffer is not a whole number of blocks, or not one where one is meant.
+    #[error("a buffer of {bytes} bytes: {expected} of {block_size} bytes needed")]
+    BufferLength {
+        /// The buffer's length in bytes.
+        bytes: usize,
+        /// `one block` or `a whole number of blocks`.
+        expected: &'static str,
+        /// The store's block size in bytes.
+        block_size: usize,
+    },
+    /// The first write of a block, or a new writer, needs a frame, and all are taken.
+    #[error("no space: all {frames} frames of the store are taken (blocks written, and one spare for each writer)")]
+    NoSpace {
+        /// How many frames the store has.
+        frames: u64,
+    },
+    /// Every writer slot is in use, by this process or others.
+    #[error("all {writers} writer slots of the store are in use; create it with more, or drop a writer")]
+    TooManyWriters {
+        /// How many slots the store has.
+        writers: u16,
+    },
+    /// The store was opened read-only.
+    #[error("the store was opened read-only")]
+    ReadOnly,
+    /// The file holds what no casblock writes. `casblock check` tells the extent.
+    #[error("the store is damaged: {what}; `casblock check` tells the extent")]
+    Corrupt {
+        /// Which cell or slot holds what.
+        what: String,
+    },
+    /// The operating system refused a lock on a writer slot.
+    #[error("locking a writer slot: {source}")]
+    Lock {
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// Why a store could not be made, opened or checked. No file was made or changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The geometry cannot be laid out.
+    #[error("this geometry is not possible: {reason}")]
+    Geometry {
+        /// Which number is out of which bounds.
+        reason: String,
+    },
+    /// There is a file of that name.
+    #[error("{}: exists; casblock replaces a file only when told to", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is no store.
+    #[error("{}: not a casblock store ({reason})", path.display())]
+    NotAStore {
+        /// The file.
+        path: PathBuf,
+        /// How one can tell.
+        reason: &'static str,
+    },
+    /// The store was made by a newer casblock.
+    #[error("{}: format version {found}; this casblock reads version {supported}: use a newer one", path.display())]
+    NewerVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The version this library reads.
+        supported: u32,
+    },
+    /// The superblock is damaged.
+    #[error("{}: the superblock is damaged ({reason}); restore the file from a copy", path.display())]
+    Superblock {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file is shorter than its own geometry says.
+    #[error("{}: truncated: {bytes} bytes, but its geometry needs {needed}; restore the file from a copy", path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: u64,
+        /// The length its geometry needs.
+        needed: u64,
+    },
+    /// The file lies on a file system that other hosts may share: hardware compare-and-swap is atomic in one host only.
+    #[error("{}: lies on {file_system}, which other hosts may share; compare-and-swap in a mapping is atomic in one host only: use a local file system", path.display())]
+    SharedFileSystem {
+        /// The file.
+        path: PathBuf,
+        /// The file system.
+        file_system: &'static str,
+    },
+    /// Somebody has the store open, and this needs it alone.
+    #[error("{}: in use: another process, or this one, has the store open", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Somebody has the store for itself, to check or replace it.
+    #[error("{}: is being checked or replaced; try again when that is done", path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file may not be written.
+    #[error("{}: read-only ({source}); open it read-only", path.display())]
+    ReadOnlyFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The file system has no room for the store.
+    #[error("{}: no room: the store needs {needed} bytes ({source}); --sparse takes room only as blocks are written", path.display())]
+    DiskFull {
+        /// The file that was to be made.
+        path: PathBuf,
+        /// Its length.
+        needed: u64,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The system refused something else.
+    #[error("{}: {doing}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,295 @@
+//! The operations on blocks: read, write, compare-and-write.
+//!
+//! Each repeats only because another operation on the same block succeeded in between. A success takes effect at the
+//! exchange of the cell; a read or a miscompare at the load of the cell that validates the copy.
+
+use super::cell::Cell;
+use super::copy::BlockCopy;
+use super::memory::Memory;
+use super::slot::{Slot, named, names_block, next_intent_block, settle, tag_of};
+use super::{Fault, Outcome, pool};
+use crate::sync::AtomicU64;
+use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::sync::fence;
+
+/// Loads a cell, before its frame is looked at.
+#[inline(always)]
+fn load(cell: &AtomicU64) -> Cell {
+    // ORDERING [publish]: pairs with the exchange in `Writer::exchange`.
+    // - We saw a cell: all that was staged in its frame before is visible, so a copy of the frame has no older bytes.
+    // - We saw an older cell: its frame held the block's contents when it was current; if that has changed since, the
+    //   validation finds out.
+    Cell::from_bits(cell.load(Acquire))
+}
+
+/// Whether the cell still is `current`, now that its frame has been copied or compared.
+#[inline(always)]
+fn validate(cell: &AtomicU64, current: Cell) -> bool {
+    // ORDERING [frame-recycled]: pairs with the Release fence in `Writer::stage`.
+    // - The copy has a byte that was staged for a later use of the frame: this load sees that the cell has moved.
+    // - It has none: it is the frame's contents under `current`; and if the cell still is `current`, the block's.
+    fence(Acquire);
+    cell.load(Relaxed) == current.bits()
+}
+
+/// Copies a block to `out`, which is as long as a block.
+#[inline(always)]
+pub fn read<const W: usize>(mem: &impl Memory<W>, block: u64, out: &mut [u8]) -> Result<(), Fault> {
+    let cell = mem.cell(block).ok_or(Fault::NoSuchBlock)?;
+    loop {
+        let current = load(cell);
+        if current.is_unwritten() {
+            out.fill(0);
+            return Ok(());
+        }
+        let bits = current.bits();
+        let frame = mem.frame(mem.layout().frame(current)).ok_or(Fault::DamagedCell { block, bits })?;
+        mem.copies().load(frame, out);
+        if validate(cell, current) {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether the block was ever written. One that was not reads as zeros and takes no frame.
+pub fn is_written<const W: usize>(mem: &impl Memory<W>, block: u64) -> Result<bool, Fault> {
+    Ok(!load(mem.cell(block).ok_or(Fault::NoSuchBlock)?).is_unwritten())
+}
+
+/// Offset of the first byte in which two blocks differ.
+fn first_difference(a: &[u8], b: &[u8]) -> usize {
+    let position = a.iter().zip(b).position(|(a, b)| a != b);
+    position.expect("a miscompare is of blocks that differ")
+}
+
+/// A writer: the right to update blocks, one operation at a time, and the frames that go with it.
+///
+/// It is the private side of a slot. Whoever makes one must be the only one to use that slot, and follow the last one
+/// who did: a lock's business, not the protocol's.
+#[derive(Debug)]
+pub struct Writer {
+    index: u16,
+    /// The frame to stage in. In no cell; nobody else writes it.
+    spare: u64,
+    /// What the slot's `intent_block` holds.
+    intent_block: u64,
+}
+
+impl Writer {
+    /// Makes a writer of a slot: settles what its last user may have left behind, and sees that it has a spare.
+    pub fn claim<const W: usize>(mem: &impl Memory<W>, index: u16) -> Result<Self, Fault> {
+        let spare = settle(mem, index)?;
+        let slot = mem.slot(index).ok_or(Fault::DamagedSlot { writer: index })?;
+        let spare = match spare {
+            Some(spare) => spare,
+            None => {
+                // Spares come from above the frames that are the blocks' own, where there are such.
+                let frame = pool::take(mem, index, mem.blocks() + u64::from(index))?;
+                slot.spare.store(named(frame), Release);
+                slot.reserve.store(0, Release);
+                frame
+            }
+        };
+        Ok(Self { index, spare, intent_block: slot.intent_block.load(Relaxed) })
+    }
+
+    /// Gives the spare back to the pool and leaves the slot empty.
+    pub fn release<const W: usize>(mut self, mem: &impl Memory<W>) -> Result<(), Fault> {
+        let slot = self.slot(mem)?;
+        self.tag_spare(mem)?;
+        self.forget_intent(slot);
+        slot.reserve.store(named(self.spare), Release);
+        slot.spare.store(0, Release);
+        pool::give_back(mem, self.index, self.spare)
+    }
+
+    /// The index of the writer's slot.
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// Replaces the block by `new` if it holds `expected`. On a miscompare `found` receives what it holds instead.
+    ///
+    /// The three buffers are as long as a block.
+    #[inline(always)]
+    pub fn compare_and_write<const W: usize>(
+        &mut self,
+        mem: &impl Memory<W>,
+        block: u64,
+        expected: &[u8],
+        new: &[u8],
+        found: &mut [u8],
+    ) -> Result<Outcome, Fault> {
+        let cell = mem.cell(block).ok_or(Fault::NoSuchBlock)?;
+        let mut staged = false;
+        let mut current = load(cell);
+        loop {
+            if current.is_unwritten() {
+                if let Some(offset) = expected.iter().position(|&byte| byte != 0) {
+                    found.fill(0);
+                    return Ok(Outcome::Miscompare { offset });
+                }
+            } else {
+                let bits = current.bits();
+                let frame = mem.frame(mem.layout().frame(current)).ok_or(Fault::DamagedCell { block, bits })?;
+                if !mem.copies().equals(frame, expected) {
+                    mem.copies().load(frame, found);
+                    if validate(cell, current) {
+                        return Ok(Outcome::Miscompare { offset: first_difference(expected, found) });
+                    }
+                    current = load(cell);
+                    continue;
+                }
+            }
+            match self.exchange(mem, block, cell, current, new, &mut staged)? {
+                Ok(()) => return Ok(Outcome::Written),
+                Err(seen) => current = seen,
+            }
+        }
+    }
+
+    /// Replaces the block by `new`, whatever it holds.
+    #[inline(always)]
+    pub fn write<const W: usize>(&mut self, mem: &impl Memory<W>, block: u64, new: &[u8]) -> Result<(), Fault> {
+        let cell = mem.cell(block).ok_or(Fault::NoSuchBlock)?;
+        let mut staged = false;
+        let mut current = load(cell);
+        loop {
+            match self.exchange(mem, block, cell, current, new, &mut staged)? {
+                Ok(()) => return Ok(()),
+                Err(seen) => current = seen,
+            }
+        }
+    }
+
+    /// Stages `new` (once an operation) and exchanges the cell, or gives what it holds now.
+    #[inline(always)]
+    fn exchange<const W: usize>(
+        &mut self,
+        mem: &impl Memory<W>,
+        block: u64,
+        cell: &AtomicU64,
+        current: Cell,
+        new: &[u8],
+        staged: &mut bool,
+    ) -> Result<Result<(), Cell>, Fault> {
+        if current.is_unwritten() {
+            return self.first_write(mem, block, cell, new);
+        }
+        let slot = self.slot(mem)?;
+        let layout = mem.layout();
+        let displaced = layout.frame(current);
+        if displaced >= mem.frames() {
+            return Err(Fault::DamagedCell { block, bits: current.bits() });
+        }
+        if !*staged {
+            self.tag_spare(mem)?;
+            self.stage(mem, self.spare, new)?;
+            *staged = true;
+        }
+        self.announce(slot, block, current);
+        let next = layout.successor(current, self.spare);
+        match Self::exchange_cell(cell, current, next) {
+            Ok(()) => {
+                slot.spare.store(named(displaced), Relaxed);
+                self.spare = displaced;
+                Ok(Ok(()))
+            }
+            Err(seen) => Ok(Err(seen)),
+        }
+    }
+
+    /// As [`exchange`](Self::exchange), for a block that has no frame yet: it gets one from the pool.
+    #[cold]
+    #[inline(never)]
+    fn first_write<const W: usize>(
+        &mut self,
+        mem: &impl Memory<W>,
+        block: u64,
+        cell: &AtomicU64,
+        new: &[u8],
+    ) -> Result<Result<(), Cell>, Fault> {
+        let slot = self.slot(mem)?;
+        let frame = pool::take(mem, self.index, block)?;
+        self.stage(mem, frame, new)?;
+        // Invariant 5: what the last intent displaced is our spare; it must carry our tag before that intent goes.
+        self.tag_spare(mem)?;
+        self.announce(slot, block, Cell::UNWRITTEN);
+        let next = mem.layout().successor(Cell::UNWRITTEN, frame);
+        let exchanged = Self::exchange_cell(cell, Cell::UNWRITTEN, next);
+        match exchanged {
+            Ok(()) => slot.reserve.store(0, Release),
+            Err(_) => pool::give_back(mem, self.index, frame)?,
+        }
+        self.forget_intent(slot);
+        Ok(exchanged)
+    }
+
+    /// The one place where a block changes.
+    #[inline(always)]
+    fn exchange_cell(cell: &AtomicU64, current: Cell, next: Cell) -> Result<(), Cell> {
+        // ORDERING [publish]: pairs with `load` and with the load in `slot::exchanged`.
+        // - A reader saw `next`: it sees the bytes staged for it. An heir of a dead writer saw `next` or a later cell:
+        //   it sees the intent that announced it.
+        // - A reader saw an older cell: the frame it names still holds the contents it had, until it is staged again.
+        // - We found another cell: the same holds for us, and we may look at its frame.
+        // The exchange also keeps the bookkeeping after it behind it, in the compiled code too: a death must not find
+        // the spare noted as replaced while the cell is not.
+        let (success, failure) = (AcqRel, Acquire);
+        match cell.compare_exchange(current.bits(), next.bits(), success, failure) {
+            Ok(_) => Ok(()),
+            Err(seen) => Err(Cell::from_bits(seen)),
+        }
+    }
+
+    #[inline(always)]
+    fn slot<'m, const W: usize>(&self, mem: &'m impl Memory<W>) -> Result<&'m Slot, Fault> {
+        mem.slot(self.index).ok_or(Fault::DamagedSlot { writer: self.index })
+    }
+
+    /// Tags the spare for this writer: with that, nobody needs the intent any more that tells where it came from.
+    #[inline(always)]
+    fn tag_spare<const W: usize>(&self, mem: &impl Memory<W>) -> Result<(), Fault> {
+        let tag = mem.tag(self.spare).ok_or(Fault::DamagedSlot { writer: self.index })?;
+        tag.store(tag_of(self.index), Relaxed);
+        Ok(())
+    }
+
+    /// Copies `new` to a frame that this writer owns.
+    #[inline(always)]
+    fn stage<const W: usize>(&self, mem: &impl Memory<W>, frame: u64, new: &[u8]) -> Result<(), Fault> {
+        let frame = mem.frame(frame).ok_or(Fault::DamagedSlot { writer: self.index })?;
+        // ORDERING [frame-recycled]: pairs with the Acquire fence in `validate`.
+        // - A late reader, which still believes the frame to be some block's, sees one of the bytes stored below: it
+        //   will see that the block's cell moved, for the exchange that displaced the frame came before this fence.
+        // - It sees none of them: its copy is what the frame held for that block.
+        fence(Release);
+        mem.copies().store(frame, new);
+        Ok(())
+    }
+
+    /// Notes in the slot which exchange comes next.
+    #[inline(always)]
+    fn announce(&mut self, slot: &Slot, block: u64, expected: Cell) {
+        // ORDERING [intent]: pairs with the loads in `slot::intent`.
+        // - An heir saw one of these stores: it sees the tag that was stored before them, so it knows without the
+        //   intent they replace.
+        // - It saw none: it reads the intent they replace.
+        if names_block(self.intent_block, block) {
+            slot.intent_cell.store(expected.bits(), Release);
+            return;
+        }
+        self.forget_intent(slot);
+        slot.intent_cell.store(expected.bits(), Release);
+        self.intent_block = next_intent_block(self.intent_block, Some(block));
+        slot.intent_block.store(self.intent_block, Release);
+    }
+
+    /// Notes in the slot that no exchange is under way.
+    #[inline(always)]
+    fn forget_intent(&mut self, slot: &Slot) {
+        self.intent_block = next_intent_block(self.intent_block, None);
+        // ORDERING [intent]: as in `announce`.
+        slot.intent_block.store(self.intent_block, Release);
+    }
+}

@@ -1,0 +1,298 @@
+//! The file under a store: making, opening and locking it.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::geometry::{Geometry, Layout};
+use super::superblock::{SUPERBLOCK_BYTES, Superblock};
+use crate::error::OpenError;
+
+/// How a store is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Access {
+    /// To read and write it, beside others.
+    Shared,
+    /// To read it, beside others.
+    ReadOnly,
+    /// With nobody else.
+    Exclusive,
+}
+
+/// An open store's file, locked, with what its superblock says.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    pub file: File,
+    pub geometry: Geometry,
+    pub layout: Layout,
+    pub uuid: [u8; 16],
+}
+
+fn failed(path: &Path, doing: &'static str) -> impl Fn(io::Error) -> OpenError {
+    move |source| OpenError::Io { path: path.into(), doing, source }
+}
+
+/// Opens and checks an existing store's file.
+pub(super) fn open(path: &Path, access: Access) -> Result<OpenFile, OpenError> {
+    let write = access != Access::ReadOnly;
+    // O_NONBLOCK: opening a FIFO by mistake must not hang. It means nothing for the regular files that are let through.
+    let flags = (OFlags::NONBLOCK | OFlags::CLOEXEC).bits() as i32;
+    let file =
+        OpenOptions::new().read(true).write(write).custom_flags(flags).open(path).map_err(|source| {
+            match source.raw_os_error().map(Errno::from_raw_os_error) {
+                Some(Errno::ROFS | Errno::ACCESS) if write && File::open(path).is_ok() => {
+                    OpenError::ReadOnlyFile { path: path.into(), source }
+                }
+                _ => failed(path, "opening")(source),
+            }
+        })?;
+    let metadata = file.metadata().map_err(failed(path, "reading its metadata"))?;
+    if !metadata.is_file() {
+        return Err(OpenError::NotAStore { path: path.into(), reason: "it is not a regular file" });
+    }
+    if metadata.len() < SUPERBLOCK_BYTES as u64 {
+        return Err(OpenError::NotAStore { path: path.into(), reason: "it is too short for a superblock" });
+    }
+    let mut bytes = [0; SUPERBLOCK_BYTES];
+    file.read_exact_at(&mut bytes, 0).map_err(failed(path, "reading its superblock"))?;
+    let (geometry, layout, uuid) = Superblock::parse(&bytes, metadata.len(), path)?;
+    refuse_shared_file_system(&file, path)?;
+    let (lock, busy) = match access {
+        Access::Exclusive => (Lock::Exclusive, OpenError::InUse { path: path.into() }),
+        Access::Shared | Access::ReadOnly => (Lock::Shared, OpenError::Locked { path: path.into() }),
+    };
+    if !try_lock(&file, 0, lock).map_err(failed(path, "locking"))? {
+        return Err(busy);
+    }
+    Ok(OpenFile { file, geometry, layout, uuid })
+}
+
+/// A new store's file that has no name yet, or a temporary one where the file system cannot do without. Unless it is
+/// [published](Self::publish) it goes away again.
+#[derive(Debug)]
+pub(super) struct NewFile {
+    pub open: OpenFile,
+    target: PathBuf,
+    temporary: Option<PathBuf>,
+}
+
+impl NewFile {
+    /// Makes a store's file, of its full length, to become `target`.
+    pub fn create(target: &Path, geometry: &Geometry, sparse: bool, mode: u32) -> Result<Self, OpenError> {
+        let layout = Layout::of(geometry)?;
+        let (file, temporary) = unnamed(target, mode)?;
+        let mut uuid = [0; 16];
+        rustix::rand::getrandom(&mut uuid, rustix::rand::GetRandomFlags::empty())
+            .map_err(|errno| failed(target, "asking for random bytes")(errno.into()))?;
+        // RFC 9562: version 4, variant 10.
+        uuid[6] = uuid[6] & 0x0f | 0x40;
+        uuid[8] = uuid[8] & 0x3f | 0x80;
+        let new = Self { open: OpenFile { file, geometry: *geometry, layout, uuid }, target: target.into(), temporary };
+        let file = &new.open.file;
+        refuse_shared_file_system(file, target)?;
+        let room = |source: io::Error| match source.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::NOSPC | Errno::DQUOT) => {
+                OpenError::DiskFull { path: target.into(), needed: layout.end, source }
+            }
+            Some(Errno::FBIG) => {
+                OpenError::Geometry { reason: format!("{} bytes are too many for this file system", layout.end) }
+            }
+            _ => failed(target, "setting its length")(source),
+        };
+        file.set_len(layout.end).map_err(room)?;
+        if !sparse {
+            rustix::fs::fallocate(file, FallocateFlags::empty(), 0, layout.end).map_err(|errno| room(errno.into()))?;
+        }
+        let superblock = Superblock::new(geometry, uuid);
+        file.write_all_at(superblock.bytes(), 0).map_err(room)?;
+        try_lock(file, 0, Lock::Shared).map_err(failed(target, "locking"))?;
+        Ok(new)
+    }
+
+    /// Gives the file its name. A file that has the name already is replaced only if `replace` says so, and only if
+    /// nobody has it open as a store.
+    pub fn publish(mut self, replace: bool) -> Result<(), OpenError> {
+        let target = self.target.clone();
+        let naming = failed(&target, "giving the new store its name");
+        // Whoever opens the old store from here on waits with us for the rename: it finds the lock taken.
+        let _old = if replace { lock_old(&target)? } else { None };
+        let from_descriptor = PathBuf::from(format!("/proc/self/fd/{}", self.open.file.as_raw_fd()));
+        let link = |to: &Path| rustix::fs::linkat(CWD, &from_descriptor, CWD, to, AtFlags::SYMLINK_FOLLOW);
+        let exists = |errno: Errno| match errno {
+            Errno::EXIST => OpenError::Exists { path: target.clone() },
+            errno => naming(errno.into()),
+        };
+        if !replace {
+            match self.temporary.take() {
+                None => link(&target).map_err(exists)?,
+                Some(temporary) => {
+                    let renamed = rustix::fs::renameat_with(CWD, &temporary, CWD, &target, RenameFlags::NOREPLACE);
+                    if renamed.is_err() {
+                        self.temporary = Some(temporary);
+                    }
+                    renamed.map_err(exists)?;
+                }
+            }
+            return Ok(());
+        }
+        if self.temporary.is_none() {
+            let temporary = temporary_name(&target)?;
+            link(&temporary).map_err(|errno| naming(errno.into()))?;
+            self.temporary = Some(temporary);
+        }
+        if let Some(temporary) = &self.temporary {
+            std::fs::rename(temporary, &target).map_err(naming)?;
+            self.temporary = None;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            // It was never anybody's but ours; if it cannot be removed, there is nobody to tell.
+            let _ = std::fs::remove_file(temporary);
+        }
+    }
+}
+
+/// Locks the store that is to be replaced, so that nobody can be using it; `None` if there is no store.
+fn lock_old(target: &Path) -> Result<Option<File>, OpenError> {
+    let metadata = match std::fs::symlink_metadata(target) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(target, "reading its metadata")(error)),
+    };
+    if !metadata.is_file() {
+        return Err(OpenError::NotAStore { path: target.into(), reason: "it is not a regular file" });
+    }
+    let old = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(target)
+        .map_err(failed(target, "opening the file that is to be replaced"))?;
+    match try_lock(&old, 0, Lock::Exclusive).map_err(failed(target, "locking"))? {
+        true => Ok(Some(old)),
+        false => Err(OpenError::InUse { path: target.into() }),
+    }
+}
+
+/// Opens a file in `target`'s folder that nobody else can see, or one with a temporary name.
+fn unnamed(target: &Path, mode: u32) -> Result<(File, Option<PathBuf>), OpenError> {
+    let folder = match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mode = Mode::from_raw_mode(mode);
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    match rustix::fs::open(folder, flags | OFlags::TMPFILE, mode) {
+        Ok(descriptor) => return Ok((descriptor.into(), None)),
+        // What kernels answer where the file system has no unnamed files.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT) if folder.is_dir() => {}
+        Err(errno) => return Err(failed(folder, "making a file in this folder")(errno.into())),
+    }
+    let temporary = temporary_name(target)?;
+    let descriptor = rustix::fs::open(&temporary, flags | OFlags::CREATE | OFlags::EXCL, mode)
+        .map_err(|errno| failed(&temporary, "making a temporary file")(errno.into()))?;
+    Ok((descriptor.into(), Some(temporary)))
+}
+
+/// A name beside `target` that nobody has: hidden, with the process's number.
+fn temporary_name(target: &Path) -> Result<PathBuf, OpenError> {
+    let name = target
+        .file_name()
+        .ok_or_else(|| OpenError::NotAStore { path: target.into(), reason: "it has no file name" })?;
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".new-{}", std::process::id()));
+    Ok(target.with_file_name(hidden))
+}
+
+/// File systems whose files another host may map at the same time, by the number statfs(2) gives.
+const SHARED_FILE_SYSTEMS: [(u32, &str); 14] = [
+    (0x0000_6969, "NFS"),
+    (0x0000_517b, "SMB"),
+    (0xfe53_4d42, "SMB"),
+    (0xff53_4d42, "CIFS"),
+    (0x6573_5546, "FUSE (which may be remote)"),
+    (0x0102_1997, "9P"),
+    (0x00c3_6400, "Ceph"),
+    (0x0116_1970, "GFS2"),
+    (0x7461_636f, "OCFS2"),
+    (0x0bd0_0bd0, "Lustre"),
+    (0x4750_4653, "GPFS"),
+    (0x5346_414f, "AFS"),
+    (0x7375_7245, "Coda"),
+    (0x786f_4256, "a VirtualBox shared folder"),
+];
+
+/// The name of the shared file system that has this number.
+fn shared_file_system(number: u32) -> Option<&'static str> {
+    SHARED_FILE_SYSTEMS.iter().find(|(shared, _)| *shared == number).map(|(_, name)| *name)
+}
+
+fn refuse_shared_file_system(file: &File, path: &Path) -> Result<(), OpenError> {
+    let statistics =
+        rustix::fs::fstatfs(file).map_err(|errno| failed(path, "asking for its file system")(errno.into()))?;
+    match shared_file_system(statistics.f_type as u32) {
+        Some(file_system) => Err(OpenError::SharedFileSystem { path: path.into(), file_system }),
+        None => Ok(()),
+    }
+}
+
+/// A lock on one byte of a file, held by the open file description: the kernel drops it when the last descriptor of
+/// the process goes, however the process ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Lock {
+    Shared,
+    Exclusive,
+    Unlock,
+}
+
+/// Takes, changes or drops the lock on the byte at `offset`; `false` if another open file description is in the way.
+pub(super) fn try_lock(file: &File, offset: u64, lock: Lock) -> io::Result<bool> {
+    let kind = match lock {
+        Lock::Shared => libc::F_RDLCK,
+        Lock::Exclusive => libc::F_WRLCK,
+        Lock::Unlock => libc::F_UNLCK,
+    };
+    let range = libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: i64::try_from(offset).map_err(io::Error::other)?,
+        l_len: 1,
+        l_pid: 0,
+    };
+    // SAFETY: the descriptor is open while `file` is borrowed, and F_OFD_SETLK reads one `flock`, which `range` is.
+    let result = unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_OFD_SETLK, &raw const range) };
+    if result == 0 {
+        return Ok(true);
+    }
+    match io::Error::last_os_error() {
+        error if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
+        error => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_file_systems_are_known_by_their_numbers_and_local_ones_are_not() {
+        for (number, name) in [(0x6969, "NFS"), (0x517b, "SMB"), (0xff53_4d42, "CIFS")] {
+            assert_eq!(shared_file_system(number), Some(name));
+        }
+        assert!(shared_file_system(0x6573_5546).is_some_and(|name| name.starts_with("FUSE")));
+        for local in [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630] {
+            assert_eq!(shared_file_system(local), None, "ext4, XFS, Btrfs, tmpfs, overlayfs");
+        }
+    }
+}

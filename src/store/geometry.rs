@@ -1,0 +1,217 @@
+//! How many of what a store has, and where in the file each lies.
+
+use crate::error::OpenError;
+use crate::protocol::cell::CellLayout;
+use crate::protocol::slot::{BLOCKS_MAX, Slot};
+use crate::protocol::word::Word;
+
+/// The size of a block. Each is read, written and compared whole.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum BlockSize {
+    /// 512 bytes: a disk's logical block, an ATS block of VMFS.
+    #[default]
+    B512,
+    /// 4,096 bytes: a 4K-native disk's block.
+    B4096,
+}
+
+impl BlockSize {
+    /// The size in bytes.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::B512 => 512,
+            Self::B4096 => 4096,
+        }
+    }
+
+    /// The block size of so many bytes: 512 or 4,096.
+    pub const fn from_bytes(bytes: u64) -> Option<Self> {
+        match bytes {
+            512 => Some(Self::B512),
+            4096 => Some(Self::B4096),
+            _ => None,
+        }
+    }
+}
+
+/// How many blocks, frames, words and writers a store has: fixed when it is made.
+///
+/// ```
+/// use casblock::{BlockSize, Geometry};
+///
+/// let geometry = Geometry::blocks(1 << 20).block_size(BlockSize::B4096).writers(16);
+/// assert_eq!(geometry.frame_count(), (1 << 20) + 16);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Geometry {
+    block_size: BlockSize,
+    blocks: u64,
+    frames: Option<u64>,
+    words: u64,
+    writers: u16,
+    length_bytes: Option<u64>,
+}
+
+impl Geometry {
+    /// A store of `blocks` blocks (1 to 2³² − 2) of 512 bytes, a frame for each, 256 words and 128 writers.
+    pub const fn blocks(blocks: u64) -> Self {
+        Self { block_size: BlockSize::B512, blocks, frames: None, words: 256, writers: 128, length_bytes: None }
+    }
+
+    /// Sets the block size.
+    #[must_use]
+    pub const fn block_size(mut self, block_size: BlockSize) -> Self {
+        self.block_size = block_size;
+        self
+    }
+
+    /// Sets the number of frames (2 to 2³¹): as many as blocks that will ever be written, and one spare for each
+    /// writer at work. With fewer, writes of new blocks end in [`NoSpace`](crate::Error::NoSpace). The default is one
+    /// for each block and one for each writer.
+    #[must_use]
+    pub const fn frames(mut self, frames: u64) -> Self {
+        self.frames = Some(frames);
+        self
+    }
+
+    /// Sets the number of heartbeat words (0 to 2²⁴).
+    #[must_use]
+    pub const fn words(mut self, words: u64) -> Self {
+        self.words = words;
+        self
+    }
+
+    /// Sets the number of writer slots (1 to 65,535): how many threads, of all processes together, may update at the
+    /// same time.
+    #[must_use]
+    pub const fn writers(mut self, writers: u16) -> Self {
+        self.writers = writers;
+        self
+    }
+
+    /// Sets the length of what the store holds, in bytes, where it does not fill the last block: that of a disk image,
+    /// for instance. The store only keeps it.
+    #[must_use]
+    pub const fn length_bytes(mut self, length_bytes: u64) -> Self {
+        self.length_bytes = Some(length_bytes);
+        self
+    }
+
+    /// The block size.
+    pub const fn size_of_block(&self) -> BlockSize {
+        self.block_size
+    }
+
+    /// The number of blocks.
+    pub const fn block_count(&self) -> u64 {
+        self.blocks
+    }
+
+    /// The number of frames.
+    pub const fn frame_count(&self) -> u64 {
+        match self.frames {
+            Some(frames) => frames,
+            None => self.blocks.saturating_add(self.writers as u64),
+        }
+    }
+
+    /// The number of heartbeat words.
+    pub const fn word_count(&self) -> u64 {
+        self.words
+    }
+
+    /// The number of writer slots.
+    pub const fn writer_count(&self) -> u16 {
+        self.writers
+    }
+
+    /// The length in bytes of what the store holds: all blocks, unless set.
+    pub const fn length(&self) -> u64 {
+        match self.length_bytes {
+            Some(length_bytes) => length_bytes,
+            None => self.blocks.saturating_mul(self.block_size.bytes() as u64),
+        }
+    }
+}
+
+/// Sections start at multiples of this many bytes.
+pub(super) const SECTION_ALIGN: u64 = 4096;
+
+/// Where each section of a store lies, in bytes from its start. Only a geometry that is possible has one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Layout {
+    pub words: u64,
+    pub writers: u64,
+    pub tags: u64,
+    pub cells: u64,
+    pub frames: u64,
+    /// The end of the last section: the file's length.
+    pub end: u64,
+}
+
+impl Layout {
+    /// Lays the sections out one after the other, the superblock before them.
+    pub fn of(geometry: &Geometry) -> Result<Self, OpenError> {
+        let bounds = |name: &str, value: u64, least: u64, most: u64| {
+            if (least..=most).contains(&value) {
+                return Ok(());
+            }
+            Err(OpenError::Geometry { reason: format!("{value} {name}; {least} to {most} are possible") })
+        };
+        bounds("blocks", geometry.blocks, 1, BLOCKS_MAX)?;
+        bounds("frames", geometry.frame_count(), 2, CellLayout::FRAMES_MAX)?;
+        bounds("words", geometry.words, 0, 1 << 24)?;
+        bounds("writers", geometry.writers.into(), 1, u16::MAX.into())?;
+        let block_bytes = geometry.block_size.bytes() as u64;
+        bounds("bytes of contents", geometry.length(), 0, geometry.blocks * block_bytes)?;
+
+        // With these bounds no sum below comes near 2⁶⁴.
+        let mut end = SECTION_ALIGN;
+        let mut section = |count: u64, bytes: u64| {
+            let start = end;
+            end = (start + count * bytes).next_multiple_of(SECTION_ALIGN);
+            start
+        };
+        let words = section(geometry.words, size_of::<Word>() as u64);
+        let writers = section(geometry.writers.into(), size_of::<Slot>() as u64);
+        let tags = section(geometry.frame_count(), size_of::<u16>() as u64);
+        let cells = section(geometry.blocks, size_of::<u64>() as u64);
+        let frames = section(geometry.frame_count(), block_bytes);
+        if usize::try_from(end).is_err() || i64::try_from(end).is_err() {
+            return Err(OpenError::Geometry { reason: format!("{end} bytes cannot be mapped on this machine") });
+        }
+        Ok(Self { words, writers, tags, cells, frames, end })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_are_aligned_ordered_and_cost_what_is_promised() {
+        let geometry = Geometry::blocks(1 << 20);
+        let layout = Layout::of(&geometry).unwrap();
+        let starts = [layout.words, layout.writers, layout.tags, layout.cells, layout.frames, layout.end];
+        assert!(starts.is_sorted());
+        assert!(starts.iter().all(|start| start.is_multiple_of(SECTION_ALIGN)));
+        let beside = layout.end - (1 << 20) * 512;
+        assert!(beside * 100 <= 3 * (1 << 20) * 512, "{beside} bytes beside the blocks are over 3 %");
+    }
+
+    #[test]
+    fn impossible_geometries_are_refused_with_the_bounds() {
+        let with = |geometry: Geometry| match Layout::of(&geometry) {
+            Err(OpenError::Geometry { reason }) => reason,
+            other => panic!("{geometry:?}: {other:?}"),
+        };
+        assert_eq!(with(Geometry::blocks(0)), "0 blocks; 1 to 4294967294 are possible");
+        with(Geometry::blocks(u64::MAX));
+        with(Geometry::blocks(1 << 31)); // its frames are one a block and one a writer: too many
+        with(Geometry::blocks(8).frames(1));
+        with(Geometry::blocks(8).writers(0));
+        with(Geometry::blocks(8).words((1 << 24) + 1));
+        assert_eq!(with(Geometry::blocks(8).length_bytes(4097)), "4097 bytes of contents; 0 to 4096 are possible");
+    }
+}

@@ -1,0 +1,130 @@
+//! The superblock: the first bytes of a store's file. Written once, when the store is made.
+
+use std::path::Path;
+
+use bytemuck::{Pod, Zeroable};
+
+use super::geometry::{BlockSize, Geometry, Layout};
+use crate::error::OpenError;
+
+/// The first eight bytes of every store.
+const MAGIC: [u8; 8] = *b"casblock";
+
+/// The version of the format that this library writes and reads.
+pub(super) const FORMAT_VERSION: u32 = 1;
+
+/// `process`: survives the death of any process at any instruction. The only one in version 1.
+const DURABILITY_PROCESS: u32 = 0;
+
+/// The superblock as it lies in the file; all numbers are little-endian.
+#[derive(Clone, Copy, Pod, Zeroable, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub(super) struct Superblock {
+    magic: [u8; 8],
+    version: u32,
+    block_size: u32,
+    blocks: u64,
+    frames: u64,
+    words: u64,
+    writers: u32,
+    durability: u32,
+    length_bytes: u64,
+    uuid: [u8; 16],
+    /// Zero in version 1.
+    reserved: [u32; 13],
+    /// CRC-32C of all bytes before it.
+    checksum: u32,
+}
+
+/// Bytes of a superblock.
+pub(super) const SUPERBLOCK_BYTES: usize = size_of::<Superblock>();
+
+const _: () = {
+    use std::mem::offset_of;
+    assert!(size_of::<Superblock>() == 128);
+    assert!(offset_of!(Superblock, version) == 8);
+    assert!(offset_of!(Superblock, block_size) == 12);
+    assert!(offset_of!(Superblock, blocks) == 16);
+    assert!(offset_of!(Superblock, frames) == 24);
+    assert!(offset_of!(Superblock, words) == 32);
+    assert!(offset_of!(Superblock, writers) == 40);
+    assert!(offset_of!(Superblock, durability) == 44);
+    assert!(offset_of!(Superblock, length_bytes) == 48);
+    assert!(offset_of!(Superblock, uuid) == 56);
+    assert!(offset_of!(Superblock, checksum) == 124);
+};
+
+impl Superblock {
+    /// The superblock of a new store.
+    pub fn new(geometry: &Geometry, uuid: [u8; 16]) -> Self {
+        let mut superblock = Self {
+            magic: MAGIC,
+            version: FORMAT_VERSION,
+            block_size: geometry.size_of_block().bytes() as u32,
+            blocks: geometry.block_count(),
+            frames: geometry.frame_count(),
+            words: geometry.word_count(),
+            writers: geometry.writer_count().into(),
+            durability: DURABILITY_PROCESS,
+            length_bytes: geometry.length(),
+            uuid,
+            reserved: [0; 13],
+            checksum: 0,
+        };
+        superblock.checksum = superblock.expected_checksum();
+        superblock
+    }
+
+    /// The bytes to write.
+    pub fn bytes(&self) -> &[u8] {
+        bytemuck::bytes_of(self)
+    }
+
+    fn expected_checksum(&self) -> u32 {
+        crc32c::crc32c(&self.bytes()[..std::mem::offset_of!(Self, checksum)])
+    }
+
+    /// Checks the first bytes of a file of `file_bytes` bytes, and gives what they say.
+    pub fn parse(
+        bytes: &[u8; SUPERBLOCK_BYTES],
+        file_bytes: u64,
+        path: &Path,
+    ) -> Result<(Geometry, Layout, [u8; 16]), OpenError> {
+        let superblock: Self = bytemuck::pod_read_unaligned(bytes);
+        let damaged = |reason: String| OpenError::Superblock { path: path.into(), reason };
+        if superblock.magic != MAGIC {
+            let reason = "it does not begin with the magic bytes";
+            return Err(OpenError::NotAStore { path: path.into(), reason });
+        }
+        if superblock.version > FORMAT_VERSION {
+            let (found, supported) = (superblock.version, FORMAT_VERSION);
+            return Err(OpenError::NewerVersion { path: path.into(), found, supported });
+        }
+        let expected = superblock.expected_checksum();
+        if superblock.checksum != expected {
+            let found = superblock.checksum;
+            return Err(damaged(format!("checksum {found:08x}, but its bytes give {expected:08x}")));
+        }
+        // From here on only a superblock that was made to look so can be wrong; it is not trusted all the same.
+        if superblock.version != FORMAT_VERSION {
+            return Err(damaged(format!("format version {}", superblock.version)));
+        }
+        if superblock.durability != DURABILITY_PROCESS {
+            return Err(damaged(format!("durability {}", superblock.durability)));
+        }
+        let block_size = BlockSize::from_bytes(superblock.block_size.into())
+            .ok_or_else(|| damaged(format!("block size {}", superblock.block_size)))?;
+        let writers = superblock.writers.try_into().map_err(|_| damaged(format!("{} writers", superblock.writers)))?;
+        let geometry = Geometry::blocks(superblock.blocks)
+            .block_size(block_size)
+            .frames(superblock.frames)
+            .words(superblock.words)
+            .writers(writers)
+            .length_bytes(superblock.length_bytes);
+        let layout = Layout::of(&geometry).map_err(|error| damaged(error.to_string()))?;
+        if file_bytes < layout.end {
+            return Err(OpenError::Truncated { path: path.into(), bytes: file_bytes, needed: layout.end });
+        }
+        Ok((geometry, layout, superblock.uuid))
+    }
+}

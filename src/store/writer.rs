@@ -1,0 +1,309 @@
+//! Writers: those a program owns, and those a store keeps for whoever calls it.
+
+use std::cell::UnsafeCell;
+use std::sync::Arc;
+
+use crossbeam_utils::CachePadded;
+
+use super::mapping::{Engine, with_memory};
+use super::{Shared, fault};
+use crate::error::{Error, Miscompare};
+use crate::protocol::{self, Outcome, block};
+use crate::sync::AtomicU8;
+use crate::sync::Ordering::{AcqRel, Relaxed, Release};
+
+/// The right to update blocks of a store, from one thread at a time: the fast way to do it.
+///
+/// A writer owns one of the store's writer slots and one spare frame, until it is dropped. [`Store`](crate::Store)
+/// itself has the same operations for any thread; each of those borrows a writer for the moment.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use casblock::{Geometry, Store};
+///
+/// let store = Store::in_memory(Geometry::blocks(8))?;
+/// let mut writer = store.writer()?;
+/// let (old, new) = ([0; 512], [1; 512]);
+/// writer.compare_and_write(7, &old, &new)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Writer {
+    state: WriterState,
+    /// The slot's place in the store's table; `state` is of that slot. Last: it keeps the mapping alive.
+    shared: Arc<Shared>,
+}
+
+/// What [`Writer::compare_and_write_or_load`] came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Comparison {
+    /// The block held what was expected and now holds the new contents.
+    Written,
+    /// The block held something else, and was left alone.
+    Miscompare {
+        /// Offset in the block, in bytes, of the first byte that differs.
+        offset: usize,
+    },
+}
+
+impl Writer {
+    pub(super) fn claim(shared: &Arc<Shared>) -> Result<Self, Error> {
+        let (_, state) = shared.writers.claim(shared)?;
+        Ok(Self { state, shared: Arc::clone(shared) })
+    }
+
+    /// As [`Store::compare_and_write`](crate::Store::compare_and_write).
+    pub fn compare_and_write(&mut self, lba: u64, expected: &[u8], new: &[u8]) -> Result<(), Error> {
+        self.state.compare_and_write(&self.shared, lba, expected, new)
+    }
+
+    /// As [`compare_and_write`](Self::compare_and_write), but without an allocation on a miscompare: `expected`
+    /// receives what the block holds instead, ready for the next attempt.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use casblock::{Comparison, Geometry, Store};
+    /// # let store = Store::in_memory(Geometry::blocks(8))?;
+    /// let mut writer = store.writer()?;
+    /// let mut current = [0; 512];
+    /// loop {
+    ///     let mut wanted = current;
+    ///     wanted[0] += 1;
+    ///     match writer.compare_and_write_or_load(7, &mut current, &wanted)? {
+    ///         Comparison::Written => break,
+    ///         Comparison::Miscompare { .. } => {} // `current` is what the block holds
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn compare_and_write_or_load(
+        &mut self,
+        lba: u64,
+        expected: &mut [u8],
+        new: &[u8],
+    ) -> Result<Comparison, Error> {
+        match self.state.attempt(&self.shared, lba, expected, new)? {
+            Outcome::Written => Ok(Comparison::Written),
+            Outcome::Miscompare { offset } => {
+                expected.copy_from_slice(&self.state.found);
+                Ok(Comparison::Miscompare { offset })
+            }
+        }
+    }
+
+    /// As [`Store::write`](crate::Store::write).
+    pub fn write(&mut self, lba: u64, data: &[u8]) -> Result<(), Error> {
+        self.state.write(&self.shared, lba, data)
+    }
+
+    /// As [`Store::read`](crate::Store::read).
+    pub fn read(&self, lba: u64, out: &mut [u8]) -> Result<(), Error> {
+        self.shared.read(lba, out)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.shared.writers.release(&self.shared, &mut self.state);
+    }
+}
+
+/// A claimed slot, ready to work.
+#[derive(Debug)]
+pub(super) struct WriterState {
+    /// A copy of the store's, so that an operation finds all it needs here.
+    engine: Engine,
+    /// `None` once released.
+    protocol: Option<block::Writer>,
+    /// Where a miscompare leaves the block.
+    found: Box<[u8]>,
+}
+
+impl WriterState {
+    #[inline(always)]
+    fn attempt(&mut self, shared: &Shared, lba: u64, expected: &[u8], new: &[u8]) -> Result<Outcome, Error> {
+        let block_bytes = self.found.len();
+        if expected.len() != block_bytes || new.len() != block_bytes {
+            let wrong = if expected.len() == block_bytes { new.len() } else { expected.len() };
+            return Err(Error::BufferLength { bytes: wrong, expected: "one block", block_size: block_bytes });
+        }
+        let writer = self.protocol.as_mut().expect("released only by drop");
+        with_memory!(&self.engine, memory => writer.compare_and_write(memory, lba, expected, new, &mut self.found))
+            .map_err(|it| fault(shared, it, lba))
+    }
+
+    #[inline(always)]
+    pub fn compare_and_write(&mut self, shared: &Shared, lba: u64, expected: &[u8], new: &[u8]) -> Result<(), Error> {
+        match self.attempt(shared, lba, expected, new)? {
+            Outcome::Written => Ok(()),
+            Outcome::Miscompare { offset } => Err(self.miscompare(lba, offset)),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn miscompare(&self, lba: u64, offset: usize) -> Error {
+        Error::Miscompare(Box::new(Miscompare { lba, offset, found: self.found.clone() }))
+    }
+
+    pub fn write(&mut self, shared: &Shared, lba: u64, data: &[u8]) -> Result<(), Error> {
+        shared.check_range(lba, data.len())?;
+        let writer = self.protocol.as_mut().expect("released only by drop");
+        for (lba, data) in (lba..).zip(data.chunks_exact(self.found.len())) {
+            with_memory!(&self.engine, memory => writer.write(memory, lba, data))
+                .map_err(|it| fault(shared, it, lba))?;
+        }
+        Ok(())
+    }
+}
+
+/// Nobody in this process has the slot.
+const UNCLAIMED: u8 = 0;
+/// Somebody in this process has the slot.
+const BUSY: u8 = 1;
+/// This process has claimed the slot, and nobody is using it at the moment.
+const IDLE: u8 = 2;
+
+/// One slot as this process knows it.
+#[derive(Debug)]
+struct Place {
+    state: AtomicU8,
+    /// The idle writer; whoever made `state` BUSY may touch it.
+    idle: UnsafeCell<Option<WriterState>>,
+}
+
+// SAFETY: `idle` is touched only between an exchange of `state` to BUSY and the store that ends it.
+unsafe impl Sync for Place {}
+
+/// The slots of a store as this process knows them.
+///
+/// Who takes one never waits: a slot in use is passed over. A thread starts where it last found one.
+#[derive(Debug)]
+pub(super) struct Writers {
+    places: Box<[CachePadded<Place>]>,
+}
+
+thread_local! {
+    static LAST: std::cell::Cell<usize> = const { std::cell::Cell::new(usize::MAX) };
+}
+
+impl Writers {
+    pub fn new(count: u16) -> Self {
+        let place = || CachePadded::new(Place { state: AtomicU8::new(UNCLAIMED), idle: UnsafeCell::new(None) });
+        Self { places: (0..count).map(|_| place()).collect() }
+    }
+
+    /// Makes the place BUSY if it is `from`.
+    fn try_take(place: &Place, from: u8) -> bool {
+        // ORDERING [place]: pairs with the Release stores of a place's state.
+        // - We took an idle place: what its last user left in it is visible.
+        // - It was not `from`: we leave it alone.
+        place.state.load(Relaxed) == from && place.state.compare_exchange(from, BUSY, AcqRel, Relaxed).is_ok()
+    }
+
+    /// Runs `operate` with a writer that nobody is using: an idle one, or else a new one.
+    pub fn with<T>(
+        &self,
+        shared: &Shared,
+        operate: impl FnOnce(&mut WriterState) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let count = self.places.len();
+        let start = LAST.get().min(count - 1);
+        for index in (start..count).chain(0..start) {
+            let place = &*self.places[index];
+            if !Self::try_take(place, IDLE) {
+                continue;
+            }
+            let give_back = GiveBack(place);
+            LAST.set(index);
+            // SAFETY: we made the place BUSY, so nobody else touches `idle` until `give_back` is dropped.
+            let idle = unsafe { &mut *place.idle.get() };
+            let result = operate(idle.as_mut().expect("an idle place has a writer"));
+            drop(give_back);
+            return result;
+        }
+        let (index, mut state) = self.claim(shared)?;
+        let result = operate(&mut state);
+        LAST.set(index);
+        let place = &*self.places[index];
+        // SAFETY: `claim` left the place BUSY, for us.
+        unsafe { *place.idle.get() = Some(state) };
+        drop(GiveBack(place));
+        result
+    }
+
+    /// Claims a slot that neither this process nor another one has. The place stays BUSY.
+    fn claim(&self, shared: &Shared) -> Result<(usize, WriterState), Error> {
+        for (index, place) in self.places.iter().enumerate() {
+            if !Self::try_take(place, UNCLAIMED) {
+                continue;
+            }
+            match self.claim_slot(shared, index as u16) {
+                Ok(Some(state)) => return Ok((index, state)),
+                not_claimed => {
+                    // ORDERING [place]: pairs with the exchange in `try_take`, which tells what it brings about.
+                    place.state.store(UNCLAIMED, Release);
+                    if let Err(error) = not_claimed {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Err(Error::TooManyWriters { writers: shared.geometry.writer_count() })
+    }
+
+    /// Claims the slot, unless another process has it.
+    fn claim_slot(&self, shared: &Shared, index: u16) -> Result<Option<WriterState>, Error> {
+        if !shared.lock_slot(index)? {
+            return Ok(None);
+        }
+        match with_memory!(&shared.engine, memory => block::Writer::claim(memory, index)) {
+            Ok(writer) => Ok(Some(WriterState {
+                engine: shared.engine,
+                protocol: Some(writer),
+                found: vec![0; shared.geometry.size_of_block().bytes()].into(),
+            })),
+            Err(it) => {
+                shared.unlock_slot(index);
+                Err(fault(shared, it, 0))
+            }
+        }
+    }
+
+    /// Gives a claimed slot, and the frame that went with it, back to all processes.
+    fn release(&self, shared: &Shared, state: &mut WriterState) {
+        let Some(writer) = state.protocol.take() else { return };
+        let index = writer.index();
+        // A slot that has been damaged keeps its frame: the next to claim it says so.
+        let _: Result<(), protocol::Fault> = with_memory!(&state.engine, memory => writer.release(memory));
+        shared.unlock_slot(index);
+        // ORDERING [place]: pairs with the exchange in `try_take`, which tells what it brings about.
+        self.places[usize::from(index)].state.store(UNCLAIMED, Release);
+    }
+
+    /// Gives all idle slots back: the store is going.
+    pub fn release_all(&self, shared: &Shared) {
+        for place in &self.places {
+            if Self::try_take(place, IDLE) {
+                // SAFETY: we made the place BUSY.
+                let idle = unsafe { (*place.idle.get()).take() };
+                if let Some(mut state) = idle {
+                    self.release(shared, &mut state);
+                }
+            }
+        }
+    }
+}
+
+/// Makes a place that is BUSY for us IDLE again, also when the operation panics.
+struct GiveBack<'a>(&'a Place);
+
+impl Drop for GiveBack<'_> {
+    fn drop(&mut self) {
+        // ORDERING [place]: pairs with the exchange in `try_take`, which tells what it brings about.
+        self.0.state.store(IDLE, Release);
+    }
+}

@@ -1,0 +1,16 @@
+//! The only door to atomics: `core::sync::atomic`, or loom's when the crate is built to be model-checked.
+//!
+//! Nothing else in the crate names an atomic type (`clippy.toml` forbids it), so what loom explores is the code that
+//! ships.
+
+#[cfg(not(loom))]
+pub(crate) use core::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
+
+#[cfg(not(loom))]
+pub(crate) use core::sync::atomic::AtomicU8;
+
+#[cfg(loom)]
+mod model;
+
+#[cfg(loom)]
+pub use model::{AtomicU16, AtomicU64, Killed, Ordering, fence, kill_this_thread_after, run_until_killed, steps_taken};
