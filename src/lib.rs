@@ -11,7 +11,7 @@ mod protocol;
 #[cfg(loom)]
 pub mod protocol;
 #[cfg(loom)]
-pub use sync::{Killed, kill_this_thread_after, run_until_killed, steps_taken};
+pub use sync::{AtomicU16, AtomicU64, Killed, Ordering, fence, kill_this_thread_after, run_until_killed, steps_taken};
 
 #[cfg(not(loom))]
 mod error;

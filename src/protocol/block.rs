@@ -85,6 +85,7 @@ impl Writer {
             None => {
                 // Spares come from above the frames that are the blocks' own, where there are such.
                 let frame = pool::take(mem, index, mem.blocks() + u64::from(index))?;
+                // ORDERING [death]: in this order, a death between the two leaves the frame in the slot.
                 slot.spare.store(named(frame), Release);
                 slot.reserve.store(0, Release);
                 frame
@@ -98,6 +99,7 @@ impl Writer {
         let slot = self.slot(mem)?;
         self.tag_spare(mem)?;
         self.forget_intent(slot);
+        // ORDERING [death]: in this order, a death between any two leaves the frame in the slot or in the pool.
         slot.reserve.store(named(self.spare), Release);
         slot.spare.store(0, Release);
         pool::give_back(mem, self.index, self.spare)
@@ -218,6 +220,8 @@ impl Writer {
         let next = mem.layout().successor(Cell::UNWRITTEN, frame);
         let exchanged = Self::exchange_cell(cell, Cell::UNWRITTEN, next);
         match exchanged {
+            // ORDERING [death]: stands after the exchange and before the intent goes: with both there, an heir knows
+            // that the frame is the block's.
             Ok(()) => slot.reserve.store(0, Release),
             Err(_) => pool::give_back(mem, self.index, frame)?,
         }

@@ -31,6 +31,8 @@ pub struct Slot {
     pub intent_block: AtomicU64,
     /// The value it expects in that cell.
     pub intent_cell: AtomicU64,
+    /// How many frames this slot's writers have given back to the pool.
+    pub freed: AtomicU64,
 }
 
 /// The part of [`Slot::intent_block`] that is a block's number plus one.
@@ -160,8 +162,11 @@ fn exchanged<const W: usize>(
 pub(super) fn settle<const W: usize>(mem: &impl Memory<W>, writer: u16) -> Result<Option<u64>, Fault> {
     let holding = resolve(mem, writer)?;
     let slot = mem.slot(writer).ok_or(Fault::DamagedSlot { writer })?;
+    // ORDERING [death]: each store below stands after those before it, so that a death between any two leaves a slot
+    // that `resolve` reads as it did before.
     if let Some(spare) = holding.spare {
-        // Invariant 5: the spare carries our tag before the intent that proves its origin goes.
+        // Invariant 5: the spare carries our tag before the intent that proves its origin goes. An heir of another
+        // writer that sees the intent gone sees the tag ([intent], as in `Writer::announce`).
         mem.tag(spare).ok_or(Fault::DamagedSlot { writer })?.store(tag_of(writer), Release);
         slot.spare.store(named(spare), Release);
     }

@@ -20,6 +20,7 @@ const _: () = {
     assert!(std::mem::offset_of!(Slot, reserve) == 8);
     assert!(std::mem::offset_of!(Slot, intent_block) == 16);
     assert!(std::mem::offset_of!(Slot, intent_cell) == 24);
+    assert!(std::mem::offset_of!(Slot, freed) == 32);
 };
 
 /// An array of `T` in a mapping: a section of the file.

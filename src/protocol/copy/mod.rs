@@ -14,6 +14,9 @@ mod avx2;
 #[cfg(all(target_arch = "x86_64", not(loom)))]
 pub use avx2::Avx2;
 
+#[cfg(all(test, not(loom)))]
+mod tests;
+
 /// The three racy copies between a frame and a buffer of exactly `8 * W` bytes; any other length panics.
 pub trait BlockCopy<const W: usize>: Copy {
     /// Copies the frame to `out`.

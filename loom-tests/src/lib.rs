@@ -1,0 +1,37 @@
+//! What the models share: the protocol's memory on the heap, the runner, and the tally of outcomes.
+//!
+//! A model passes for nothing if the interleaving it is about never came up. So each counts the outcomes it means to
+//! reach and fails if one was not reached, and each has a twin, named `control_…`, in which the mechanism under test
+//! is weakened and which must fail.
+#![cfg(loom)]
+
+mod heap;
+mod tally;
+
+pub mod weakened;
+
+pub use heap::{Block, Heap, all, piece};
+pub use tally::Tally;
+
+/// Explores every execution of `f`, within the models' one configuration, and prints how many there were.
+///
+/// There is no preemption bound, no limit on executions and none on time: a model that ends was explored fully.
+pub fn run_model(name: &str, f: impl Fn() + Send + Sync + 'static) {
+    use std::sync::Arc;
+    #[expect(clippy::disallowed_types, reason = "counts executions from outside the model")]
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    let mut builder = loom::model::Builder::new();
+    assert!(
+        builder.max_permutations.is_none() && builder.max_duration.is_none() && builder.preemption_bound.is_none(),
+        "unset LOOM_MAX_PERMUTATIONS, LOOM_MAX_DURATION and LOOM_MAX_PREEMPTIONS: they end a model early with success"
+    );
+    builder.max_branches = 100_000;
+    let executions = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&executions);
+    builder.check(move || {
+        counter.fetch_add(1, Relaxed);
+        f();
+    });
+    println!("{name}: {} executions", executions.load(Relaxed));
+}
