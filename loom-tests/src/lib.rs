@@ -13,10 +13,20 @@ pub mod weakened;
 pub use heap::{Block, Heap, all, piece};
 pub use tally::Tally;
 
-/// Explores every execution of `f`, within the models' one configuration, and prints how many there were.
+/// Explores every execution of `f` and prints how many there were.
 ///
 /// There is no preemption bound, no limit on executions and none on time: a model that ends was explored fully.
 pub fn run_model(name: &str, f: impl Fn() + Send + Sync + 'static) {
+    explore(name, None, f);
+}
+
+/// As [`run_model`], but only the executions in which threads are preempted at most `preemptions` times: for models
+/// whose full exploration takes over a minute.
+pub fn run_model_bounded(name: &str, preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
+    explore(name, Some(preemptions), f);
+}
+
+fn explore(name: &str, preemptions: Option<usize>, f: impl Fn() + Send + Sync + 'static) {
     use std::sync::Arc;
     #[expect(clippy::disallowed_types, reason = "counts executions from outside the model")]
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -27,11 +37,13 @@ pub fn run_model(name: &str, f: impl Fn() + Send + Sync + 'static) {
         "unset LOOM_MAX_PERMUTATIONS, LOOM_MAX_DURATION and LOOM_MAX_PREEMPTIONS: they end a model early with success"
     );
     builder.max_branches = 100_000;
+    builder.preemption_bound = preemptions;
     let executions = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&executions);
     builder.check(move || {
         counter.fetch_add(1, Relaxed);
         f();
     });
-    println!("{name}: {} executions", executions.load(Relaxed));
+    let bound = preemptions.map(|most| format!(" with at most {most} preemptions")).unwrap_or_default();
+    println!("{name}: {} executions{bound}", executions.load(Relaxed));
 }

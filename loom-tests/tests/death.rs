@@ -5,11 +5,11 @@
 #![cfg(loom)]
 
 use casblock::protocol::block::Writer;
-use casblock::protocol::slot::{Holding, resolve};
+use casblock::protocol::slot::resolve;
 use casblock::{kill_this_thread_after, run_until_killed};
 use loom::sync::Arc;
 use loom::thread;
-use loom_tests::{Heap, Tally, run_model, weakened};
+use loom_tests::{Heap, Tally, run_model, run_model_bounded, weakened};
 
 /// The slot of the writer that dies.
 const VICTIM: u16 = 0;
@@ -29,6 +29,8 @@ struct Scene {
     peer: Work,
     /// Whether the peer works beside the victim and its heir; else beside the heir only, when the victim is dead.
     beside_victim: bool,
+    /// The most preemptions explored, where all take over a minute.
+    preemptions: Option<usize>,
 }
 
 impl Scene {
@@ -86,6 +88,11 @@ fn release_and_claim(heap: &Heap, writer: Writer) {
     heap.write(&mut writer, 0, 3).expect("a frame is free");
 }
 
+/// The frame that the victim's slot owns as its spare.
+fn spare(heap: &Heap) -> Option<u64> {
+    resolve(heap, VICTIM).expect("no damage").spare
+}
+
 /// Runs a model for each step at which the victim can die: it works beside the peer or before it, and when it is dead
 /// its slot is adopted while the peer still works.
 fn die_at_each_step(name: &str, scene: Scene, outcomes: &[&str]) {
@@ -94,8 +101,10 @@ fn die_at_each_step(name: &str, scene: Scene, outcomes: &[&str]) {
     loop {
         let survivals = Tally::new();
         let (counted, survived) = (tally.clone(), survivals.clone());
-        run_model(&format!("{name}, death after {steps} steps"), move || {
+        let name = format!("{name}, death after {steps} steps");
+        let model = move || {
             let (heap, victim, peer) = scene.store();
+            let spare_at_first = spare(&heap);
             let heap = Arc::new(heap);
             let survived = survived.clone();
             let dying = {
@@ -111,24 +120,22 @@ fn die_at_each_step(name: &str, scene: Scene, outcomes: &[&str]) {
                 let heap = Arc::clone(&heap);
                 thread::spawn(move || {
                     dying.map(|dying| dying.join().expect("no panic"));
-                    let owned = resolve(&*heap, VICTIM).expect("no damage");
-                    (owned, heap.writer(VICTIM))
+                    heap.writer(VICTIM)
                 })
             };
             working.join().expect("no panic");
-            let (owned, mut heir) = adopting.join().expect("no panic");
-            counted.count(match owned {
-                Holding { spare: None, reserve: None } => "owned nothing",
-                Holding { spare: Some(_), reserve: None } => "owned a spare",
-                Holding { spare: None, reserve: Some(_) } => "owned a reserve",
-                Holding { spare: Some(_), reserve: Some(_) } => "owned both",
-            });
+            let mut heir = adopting.join().expect("no panic");
+            counted.count(if spare(&heap) == spare_at_first { "its spare is inherited" } else { "another is" });
             heap.assert_clean();
             assert!([2, 3, 4].contains(&heap.read(0)), "the peer wrote last, or the victim");
             heap.write(&mut heir, 0, 6).expect("no fault");
             assert_eq!(heap.read(0), 6);
             heap.assert_clean();
-        });
+        };
+        match scene.preemptions {
+            Some(most) => run_model_bounded(&name, most, model),
+            None => run_model(&name, model),
+        }
         if survivals.never("died") {
             break;
         }
@@ -141,35 +148,61 @@ fn die_at_each_step(name: &str, scene: Scene, outcomes: &[&str]) {
 
 #[test]
 fn a_writer_dies_replacing_a_block() {
-    let scene = Scene { frames: 3, written: &[0], victim: replace, peer: update_twice, beside_victim: true };
-    die_at_each_step("replace", scene, &["owned a spare"]);
+    let scene = Scene {
+        frames: 3,
+        written: &[0],
+        victim: replace,
+        peer: update_twice,
+        beside_victim: true,
+        preemptions: Some(3),
+    };
+    die_at_each_step("replace", scene, &["another is", "its spare is inherited"]);
 }
 
 #[test]
 fn a_writer_dies_replacing_a_block_before_the_frames_move_on() {
-    let scene =
-        Scene { frames: 4, written: &[0, 1], victim: replace, peer: update_twice_and_move_on, beside_victim: false };
-    die_at_each_step("replace, frames move on", scene, &["owned a spare"]);
+    let scene = Scene {
+        frames: 4,
+        written: &[0, 1],
+        victim: replace,
+        peer: update_twice_and_move_on,
+        beside_victim: false,
+        preemptions: None,
+    };
+    die_at_each_step("replace, frames move on", scene, &["another is", "its spare is inherited"]);
 }
 
 #[test]
 fn a_writer_dies_in_a_first_write() {
-    let scene = Scene { frames: 4, written: &[], victim: first_write, peer: update, beside_victim: true };
-    die_at_each_step("first write", scene, &["owned a spare", "owned both"]);
+    let scene =
+        Scene { frames: 4, written: &[], victim: first_write, peer: update, beside_victim: true, preemptions: None };
+    die_at_each_step("first write", scene, &["its spare is inherited"]);
 }
 
 #[test]
 fn a_writer_dies_in_a_first_write_before_the_frames_move_on() {
-    let scene =
-        Scene { frames: 5, written: &[1], victim: first_write, peer: update_twice_and_move_on, beside_victim: false };
-    die_at_each_step("first write, frames move on", scene, &["owned a spare", "owned both"]);
+    let scene = Scene {
+        frames: 5,
+        written: &[1],
+        victim: first_write,
+        peer: update_twice_and_move_on,
+        beside_victim: false,
+        preemptions: None,
+    };
+    die_at_each_step("first write, frames move on", scene, &["its spare is inherited"]);
 }
 
 #[test]
 fn a_writer_dies_giving_its_frame_back() {
-    let scene =
-        Scene { frames: 3, written: &[0], victim: replace_and_release, peer: release_and_claim, beside_victim: false };
-    die_at_each_step("replace and release", scene, &["owned a reserve", "owned a spare", "owned nothing"]);
+    let scene = Scene {
+        frames: 3,
+        written: &[0],
+        victim: replace_and_release,
+        peer: release_and_claim,
+        beside_victim: false,
+        preemptions: None,
+    };
+    die_at_each_step("replace and release", scene, &["another is", "its spare is inherited"]);
 }
 
 /// One pair of deaths, one thread after the other: the victim's after `steps` steps, then, when the peer has made some
@@ -225,26 +258,53 @@ fn adopt_by_the_protocol(heap: &Heap) {
 
 #[test]
 fn the_heir_of_a_replacing_writer_dies_too() {
-    let scene = Scene { frames: 4, written: &[0], victim: replace, peer: update_twice, beside_victim: false };
+    let scene = Scene {
+        frames: 4,
+        written: &[0],
+        victim: replace,
+        peer: update_twice,
+        beside_victim: false,
+        preemptions: None,
+    };
     die_twice_at_each_step("heir of a replace", scene, adopt_by_the_protocol);
 }
 
 #[test]
 fn the_heir_of_a_first_writer_dies_too() {
-    let scene = Scene { frames: 5, written: &[], victim: first_write, peer: update_twice, beside_victim: false };
+    let scene = Scene {
+        frames: 5,
+        written: &[],
+        victim: first_write,
+        peer: update_twice,
+        beside_victim: false,
+        preemptions: None,
+    };
     die_twice_at_each_step("heir of a first write", scene, adopt_by_the_protocol);
 }
 
 #[test]
 fn the_heir_of_a_releasing_writer_dies_too() {
-    let scene =
-        Scene { frames: 4, written: &[0], victim: replace_and_release, peer: update_twice, beside_victim: false };
+    let scene = Scene {
+        frames: 4,
+        written: &[0],
+        victim: replace_and_release,
+        peer: update_twice,
+        beside_victim: false,
+        preemptions: None,
+    };
     die_twice_at_each_step("heir of a release", scene, adopt_by_the_protocol);
 }
 
 #[test]
 #[should_panic(expected = "frames_doubly_owned: 1")]
 fn control_an_heir_that_takes_the_slot_at_its_word() {
-    let scene = Scene { frames: 4, written: &[0], victim: replace, peer: update_twice, beside_victim: false };
+    let scene = Scene {
+        frames: 4,
+        written: &[0],
+        victim: replace,
+        peer: update_twice,
+        beside_victim: false,
+        preemptions: None,
+    };
     die_twice_at_each_step("control", scene, |heap| weakened::adopt_without_resolving(heap, VICTIM));
 }
