@@ -160,12 +160,20 @@ pub(super) enum Engine {
     Avx2By512(Mapping<64, crate::protocol::copy::Avx2>),
     #[cfg(target_arch = "x86_64")]
     Avx2By4096(Mapping<512, crate::protocol::copy::Avx2>),
+    #[cfg(target_arch = "x86_64")]
+    Avx512By512(Mapping<64, crate::protocol::copy::Avx512>),
+    #[cfg(target_arch = "x86_64")]
+    Avx512By4096(Mapping<512, crate::protocol::copy::Avx512>),
 }
 
 /// Runs an expression with the memory of an [`Engine`], compiled once for each kind.
 macro_rules! with_memory {
     ($engine:expr, $memory:ident => $body:expr) => {
         match $engine {
+            #[cfg(target_arch = "x86_64")]
+            $crate::store::mapping::Engine::Avx512By512($memory) => $body,
+            #[cfg(target_arch = "x86_64")]
+            $crate::store::mapping::Engine::Avx512By4096($memory) => $body,
             #[cfg(target_arch = "x86_64")]
             $crate::store::mapping::Engine::Avx2By512($memory) => $body,
             #[cfg(target_arch = "x86_64")]
@@ -184,6 +192,15 @@ impl Engine {
     /// As for [`Mapping::new`].
     pub unsafe fn new(base: *const u8, geometry: &Geometry, layout: &Layout) -> Self {
         use super::geometry::BlockSize::{B512, B4096};
+        #[cfg(target_arch = "x86_64")]
+        if let Some(avx512) = crate::protocol::copy::Avx512::detect() {
+            return match geometry.size_of_block() {
+                // SAFETY: the caller's promise.
+                B512 => Self::Avx512By512(unsafe { Mapping::new(base, geometry, layout, avx512) }),
+                // SAFETY: the caller's promise.
+                B4096 => Self::Avx512By4096(unsafe { Mapping::new(base, geometry, layout, avx512) }),
+            };
+        }
         #[cfg(target_arch = "x86_64")]
         if let Some(avx2) = crate::protocol::copy::Avx2::detect() {
             return match geometry.size_of_block() {

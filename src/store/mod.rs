@@ -20,6 +20,7 @@ pub use writer::{Comparison, Writer};
 
 use crate::error::{Error, OpenError};
 pub use crate::protocol::audit::Check;
+use crate::protocol::memory::Memory;
 use crate::protocol::{self, Fault, block};
 use geometry::Layout;
 use mapping::{Engine, Section, with_memory};
@@ -124,29 +125,36 @@ impl Shared {
         }
     }
 
-    /// Checks that a buffer is whole blocks, and that they are all in the store.
+    /// Checks that a buffer is whole blocks of `block_size` bytes, and that they are all in the store. Callers know the
+    /// block size at compile time, so this divides by a constant.
     #[inline(always)]
-    fn check_range(&self, lba: u64, bytes: usize) -> Result<(), Error> {
-        let block_size = self.geometry.size_of_block().bytes();
-        if !bytes.is_multiple_of(block_size) {
-            return Err(Error::BufferLength { bytes, expected: "a whole number of blocks", block_size });
-        }
+    fn check_range(&self, lba: u64, bytes: usize, block_size: usize) -> Result<(), Error> {
         let (count, blocks) = ((bytes / block_size) as u64, self.geometry.block_count());
-        if count > 0 && (lba >= blocks || count > blocks - lba) {
-            return Err(Error::LbaOutOfRange { lba, count, blocks });
+        let whole = bytes.is_multiple_of(block_size);
+        if whole && lba < blocks && count <= blocks - lba {
+            return Ok(());
         }
-        Ok(())
+        Err(if !whole {
+            Error::BufferLength { bytes, expected: "a whole number of blocks", block_size }
+        } else if count == 0 {
+            return Ok(());
+        } else {
+            Error::LbaOutOfRange { lba, count, blocks }
+        })
     }
 
     #[inline(always)]
     fn read(&self, lba: u64, out: &mut [u8]) -> Result<(), Error> {
-        self.check_range(lba, out.len())?;
-        with_memory!(&self.engine, memory => {
-            for (lba, out) in (lba..).zip(out.chunks_exact_mut(self.geometry.size_of_block().bytes())) {
-                block::read(memory, lba, out).map_err(|it| fault(self, it, lba))?;
-            }
-            Ok(())
-        })
+        with_memory!(&self.engine, memory => self.read_from(memory, lba, out))
+    }
+
+    #[inline(always)]
+    fn read_from<const W: usize>(&self, memory: &impl Memory<W>, lba: u64, out: &mut [u8]) -> Result<(), Error> {
+        self.check_range(lba, out.len(), 8 * W)?;
+        for (lba, out) in (lba..).zip(out.chunks_exact_mut(8 * W)) {
+            block::read(memory, lba, out).map_err(|it| fault(self, it, lba))?;
+        }
+        Ok(())
     }
 
     fn check_writable(&self) -> Result<(), Error> {

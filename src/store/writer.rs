@@ -8,6 +8,7 @@ use crossbeam_utils::CachePadded;
 use super::mapping::{Engine, with_memory};
 use super::{Shared, fault};
 use crate::error::{Error, Miscompare};
+use crate::protocol::memory::Memory;
 use crate::protocol::{self, Outcome, block};
 use crate::sync::AtomicU8;
 use crate::sync::Ordering::{AcqRel, Relaxed, Release};
@@ -149,15 +150,26 @@ impl WriterState {
         Error::Miscompare(Box::new(Miscompare { lba, offset, found: self.found.clone() }))
     }
 
+    #[inline(always)]
     pub fn write(&mut self, shared: &Shared, lba: u64, data: &[u8]) -> Result<(), Error> {
-        shared.check_range(lba, data.len())?;
         let writer = self.protocol.as_mut().expect("released only by drop");
-        for (lba, data) in (lba..).zip(data.chunks_exact(self.found.len())) {
-            with_memory!(&self.engine, memory => writer.write(memory, lba, data))
-                .map_err(|it| fault(shared, it, lba))?;
-        }
-        Ok(())
+        with_memory!(&self.engine, memory => write_to(writer, memory, shared, lba, data))
     }
+}
+
+#[inline(always)]
+fn write_to<const W: usize>(
+    writer: &mut block::Writer,
+    memory: &impl Memory<W>,
+    shared: &Shared,
+    lba: u64,
+    data: &[u8],
+) -> Result<(), Error> {
+    shared.check_range(lba, data.len(), 8 * W)?;
+    for (lba, data) in (lba..).zip(data.chunks_exact(8 * W)) {
+        writer.write(memory, lba, data).map_err(|it| fault(shared, it, lba))?;
+    }
+    Ok(())
 }
 
 /// Nobody in this process has the slot.

@@ -13,6 +13,10 @@ pub use words::Words;
 mod avx2;
 #[cfg(all(target_arch = "x86_64", not(loom)))]
 pub use avx2::Avx2;
+#[cfg(all(target_arch = "x86_64", not(loom)))]
+mod avx512;
+#[cfg(all(target_arch = "x86_64", not(loom)))]
+pub use avx512::Avx512;
 
 #[cfg(all(test, not(loom)))]
 mod tests;
