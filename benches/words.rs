@@ -4,7 +4,6 @@
 
 use std::hint::black_box;
 
-#[expect(clippy::disallowed_types, reason = "the limit is what the bare hardware does")]
 use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire};
 
 use casblock::{Geometry, Store};

@@ -16,8 +16,8 @@ fn write(c: &mut Criterion) {
     let small = store(1024);
     let mut writer = small.writer().expect("a slot");
     let data = image(2);
-    group.bench_function("one block, by a writer", |b| b.iter(|| writer.write(0, black_box(&data))));
-    group.bench_function("one block, by the store", |b| b.iter(|| small.write(0, black_box(&data))));
+    group.bench_function("one block, by a writer", |b| b.iter(|| writer.write(0, black_box(&data)).expect("in range")));
+    group.bench_function("one block, by the store", |b| b.iter(|| small.write(0, black_box(&data)).expect("in range")));
     let lbas = random_lbas(1024);
     let mut next = lbas.iter().cycle();
     group.bench_function("random over 1,024 blocks", |b| {

@@ -28,7 +28,6 @@ pub fn run_model_bounded(name: &str, preemptions: usize, f: impl Fn() + Send + S
 
 fn explore(name: &str, preemptions: Option<usize>, f: impl Fn() + Send + Sync + 'static) {
     use std::sync::Arc;
-    #[expect(clippy::disallowed_types, reason = "counts executions from outside the model")]
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
     let mut builder = loom::model::Builder::new();

@@ -32,6 +32,13 @@ fn validate(cell: &AtomicU64, current: Cell) -> bool {
     cell.load(Relaxed) == current.bits()
 }
 
+/// The contents of a block that was never written. Out of the way of those that were.
+#[cold]
+#[inline(never)]
+fn zero(out: &mut [u8]) {
+    out.fill(0);
+}
+
 /// Copies a block to `out`, which is as long as a block.
 #[inline(always)]
 pub fn read<const W: usize>(mem: &impl Memory<W>, block: u64, out: &mut [u8]) -> Result<(), Fault> {
@@ -39,7 +46,7 @@ pub fn read<const W: usize>(mem: &impl Memory<W>, block: u64, out: &mut [u8]) ->
     loop {
         let current = load(cell);
         if current.is_unwritten() {
-            out.fill(0);
+            zero(out);
             return Ok(());
         }
         let bits = current.bits();
@@ -56,10 +63,9 @@ pub fn is_written<const W: usize>(mem: &impl Memory<W>, block: u64) -> Result<bo
     Ok(!load(mem.cell(block).ok_or(Fault::NoSuchBlock)?).is_unwritten())
 }
 
-/// Offset of the first byte in which two blocks differ.
-fn first_difference(a: &[u8], b: &[u8]) -> usize {
-    let position = a.iter().zip(b).position(|(a, b)| a != b);
-    position.expect("a miscompare is of blocks that differ")
+/// Offset of the first byte in which two blocks differ, if they do.
+fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
+    a.iter().zip(b).position(|(a, b)| a != b)
 }
 
 /// A writer: the right to update blocks, one operation at a time, and the frames that go with it.
@@ -136,8 +142,12 @@ impl Writer {
                 let frame = mem.frame(mem.layout().frame(current)).ok_or(Fault::DamagedCell { block, bits })?;
                 if !mem.copies().equals(frame, expected) {
                     mem.copies().load(frame, found);
-                    if validate(cell, current) {
-                        return Ok(Outcome::Miscompare { offset: first_difference(expected, found) });
+                    // No difference in what was copied after one was seen: the frame has changed, with its cell or
+                    // (in a damaged store) without. Either way it is looked at again.
+                    if validate(cell, current)
+                        && let Some(offset) = first_difference(expected, found)
+                    {
+                        return Ok(Outcome::Miscompare { offset });
                     }
                     current = load(cell);
                     continue;

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
@@ -40,6 +40,27 @@ fn failed(path: &Path, doing: &'static str) -> impl Fn(io::Error) -> OpenError {
 
 /// Opens and checks an existing store's file.
 pub(super) fn open(path: &Path, access: Access) -> Result<OpenFile, OpenError> {
+    loop {
+        let file = open_regular(path, access)?;
+        let (lock, busy) = match access {
+            Access::Exclusive => (Lock::Exclusive, OpenError::InUse { path: path.into() }),
+            Access::Shared | Access::ReadOnly => (Lock::Shared, OpenError::Locked { path: path.into() }),
+        };
+        let metadata = file.metadata().map_err(failed(path, "reading its metadata"))?;
+        let (geometry, layout, uuid) = read_superblock(&file, metadata.len(), path)?;
+        refuse_shared_file_system(&file, path)?;
+        if !try_lock(&file, 0, lock).map_err(failed(path, "locking"))? {
+            return Err(busy);
+        }
+        // Between opening and locking it the file may have been replaced: then the path is another file's now.
+        if is_still_at(&file, path)? {
+            return Ok(OpenFile { file, geometry, layout, uuid });
+        }
+    }
+}
+
+/// Opens a regular file.
+fn open_regular(path: &Path, access: Access) -> Result<File, OpenError> {
     let write = access != Access::ReadOnly;
     // O_NONBLOCK: opening a FIFO by mistake must not hang. It means nothing for the regular files that are let through.
     let flags = (OFlags::NONBLOCK | OFlags::CLOEXEC).bits() as i32;
@@ -56,21 +77,27 @@ pub(super) fn open(path: &Path, access: Access) -> Result<OpenFile, OpenError> {
     if !metadata.is_file() {
         return Err(OpenError::NotAStore { path: path.into(), reason: "it is not a regular file" });
     }
-    if metadata.len() < SUPERBLOCK_BYTES as u64 {
+    Ok(file)
+}
+
+fn read_superblock(file: &File, file_bytes: u64, path: &Path) -> Result<(Geometry, Layout, [u8; 16]), OpenError> {
+    if file_bytes < SUPERBLOCK_BYTES as u64 {
         return Err(OpenError::NotAStore { path: path.into(), reason: "it is too short for a superblock" });
     }
     let mut bytes = [0; SUPERBLOCK_BYTES];
     file.read_exact_at(&mut bytes, 0).map_err(failed(path, "reading its superblock"))?;
-    let (geometry, layout, uuid) = Superblock::parse(&bytes, metadata.len(), path)?;
-    refuse_shared_file_system(&file, path)?;
-    let (lock, busy) = match access {
-        Access::Exclusive => (Lock::Exclusive, OpenError::InUse { path: path.into() }),
-        Access::Shared | Access::ReadOnly => (Lock::Shared, OpenError::Locked { path: path.into() }),
-    };
-    if !try_lock(&file, 0, lock).map_err(failed(path, "locking"))? {
-        return Err(busy);
+    Superblock::parse(&bytes, file_bytes, path)
+}
+
+/// Whether the path still leads to this file.
+fn is_still_at(file: &File, path: &Path) -> Result<bool, OpenError> {
+    let here = file.metadata().map_err(failed(path, "reading its metadata"))?;
+    match std::fs::metadata(path) {
+        Ok(there) => Ok((here.dev(), here.ino()) == (there.dev(), there.ino())),
+        // Removed altogether: opening it again says so.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed(path, "reading its metadata")(error)),
     }
-    Ok(OpenFile { file, geometry, layout, uuid })
 }
 
 /// A new store's file that has no name yet, or a temporary one where the file system cannot do without. Unless it is
@@ -87,9 +114,7 @@ impl NewFile {
     pub fn create(target: &Path, geometry: &Geometry, sparse: bool, mode: u32) -> Result<Self, OpenError> {
         let layout = Layout::of(geometry)?;
         let (file, temporary) = unnamed(target, mode)?;
-        let mut uuid = [0; 16];
-        rustix::rand::getrandom(&mut uuid, rustix::rand::GetRandomFlags::empty())
-            .map_err(|errno| failed(target, "asking for random bytes")(errno.into()))?;
+        let mut uuid: [u8; 16] = random_bytes(target)?;
         // RFC 9562: version 4, variant 10.
         uuid[6] = uuid[6] & 0x0f | 0x40;
         uuid[8] = uuid[8] & 0x3f | 0x80;
@@ -165,22 +190,20 @@ impl Drop for NewFile {
 
 /// Locks the store that is to be replaced, so that nobody can be using it; `None` if there is no store.
 fn lock_old(target: &Path) -> Result<Option<File>, OpenError> {
-    let metadata = match std::fs::symlink_metadata(target) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(target, "reading its metadata")(error)),
-    };
-    if !metadata.is_file() {
-        return Err(OpenError::NotAStore { path: target.into(), reason: "it is not a regular file" });
-    }
-    let old = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(target)
-        .map_err(failed(target, "opening the file that is to be replaced"))?;
-    match try_lock(&old, 0, Lock::Exclusive).map_err(failed(target, "locking"))? {
-        true => Ok(Some(old)),
-        false => Err(OpenError::InUse { path: target.into() }),
+    loop {
+        match std::fs::symlink_metadata(target) {
+            Ok(metadata) if metadata.is_file() => {}
+            Ok(_) => return Err(OpenError::NotAStore { path: target.into(), reason: "it is not a regular file" }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(target, "reading its metadata")(error)),
+        }
+        let old = open_regular(target, Access::Exclusive)?;
+        if !try_lock(&old, 0, Lock::Exclusive).map_err(failed(target, "locking"))? {
+            return Err(OpenError::InUse { path: target.into() });
+        }
+        if is_still_at(&old, target)? {
+            return Ok(Some(old));
+        }
     }
 }
 
@@ -204,14 +227,23 @@ fn unnamed(target: &Path, mode: u32) -> Result<(File, Option<PathBuf>), OpenErro
     Ok((descriptor.into(), Some(temporary)))
 }
 
-/// A name beside `target` that nobody has: hidden, with the process's number.
+/// Random bytes, from the kernel; so few come all at once.
+fn random_bytes<const N: usize>(path: &Path) -> Result<[u8; N], OpenError> {
+    let mut bytes = [0; N];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|errno| failed(path, "asking for random bytes")(errno.into()))?;
+    Ok(bytes)
+}
+
+/// A name beside `target` that nobody has: hidden and random.
 fn temporary_name(target: &Path) -> Result<PathBuf, OpenError> {
     let name = target
         .file_name()
         .ok_or_else(|| OpenError::NotAStore { path: target.into(), reason: "it has no file name" })?;
+    let random = u64::from_ne_bytes(random_bytes(target)?);
     let mut hidden = OsString::from(".");
     hidden.push(name);
-    hidden.push(format!(".new-{}", std::process::id()));
+    hidden.push(format!(".new-{random:016x}"));
     Ok(target.with_file_name(hidden))
 }
 

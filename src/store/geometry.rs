@@ -83,7 +83,8 @@ impl Geometry {
     }
 
     /// Sets the number of writer slots (1 to 65,535): how many threads, of all processes together, may update at the
-    /// same time.
+    /// same time. A process keeps the slots that updates by [`Store`](crate::Store) itself took, as many as did so at the
+    /// same time, until its handles are dropped; a [`Writer`](crate::Writer) gives its slot back when it is dropped.
     #[must_use]
     pub const fn writers(mut self, writers: u16) -> Self {
         self.writers = writers;

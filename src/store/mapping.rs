@@ -1,6 +1,7 @@
 //! The protocol's memory in a mapping.
 
 use std::marker::PhantomData;
+use std::ptr::NonNull;
 
 use super::geometry::{Geometry, Layout, SECTION_ALIGN};
 use crate::protocol::cell::CellLayout;
@@ -26,7 +27,7 @@ const _: () = {
 /// An array of `T` in a mapping: a section of the file.
 #[derive(Debug)]
 pub(super) struct Section<T> {
-    start: *const T,
+    start: NonNull<T>,
     count: u64,
     items: PhantomData<T>,
 }
@@ -44,7 +45,7 @@ impl<T> Section<T> {
     ///
     /// # Safety
     /// The section lies inside one mapping that starts at `base`; see [`Mapping::new`].
-    pub unsafe fn new(base: *const u8, offset: u64, count: u64) -> Self {
+    pub unsafe fn new(base: NonNull<u8>, offset: u64, count: u64) -> Self {
         // SAFETY: the caller's promise; offsets fit in `usize`, as `Layout::of` checked.
         let start = unsafe { base.add(offset as usize) };
         Self { start: start.cast(), count, items: PhantomData }
@@ -60,7 +61,7 @@ impl<T> Section<T> {
         let item = unsafe { self.start.add(index as usize) };
         // SAFETY: as above, aligned, since sections and their items are; every `T` here is made of atomics, for which
         // any bits are a value, and which may change under a shared reference.
-        Some(unsafe { &*item })
+        Some(unsafe { item.as_ref() })
     }
 }
 
@@ -86,7 +87,7 @@ impl<const W: usize, C> Mapping<W, C> {
     /// # Safety
     /// `layout.end` bytes at `base` stay mapped and readable as long as this or a copy of it is used (and writable as
     /// long as anything is stored through it), are aligned to [`SECTION_ALIGN`], and are accessed only as atomics.
-    unsafe fn new(base: *const u8, geometry: &Geometry, layout: &Layout, copies: C) -> Self {
+    unsafe fn new(base: NonNull<u8>, geometry: &Geometry, layout: &Layout, copies: C) -> Self {
         Self {
             copies,
             layout: CellLayout::for_frames(geometry.frame_count()),
@@ -190,7 +191,7 @@ impl Engine {
     ///
     /// # Safety
     /// As for [`Mapping::new`].
-    pub unsafe fn new(base: *const u8, geometry: &Geometry, layout: &Layout) -> Self {
+    pub unsafe fn new(base: NonNull<u8>, geometry: &Geometry, layout: &Layout) -> Self {
         use super::geometry::BlockSize::{B512, B4096};
         #[cfg(target_arch = "x86_64")]
         if let Some(avx512) = crate::protocol::copy::Avx512::detect() {

@@ -11,6 +11,7 @@ mod file;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -79,6 +80,7 @@ impl fmt::Debug for Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.writers.release_all(self);
+        self.unlock_file();
     }
 }
 
@@ -108,7 +110,7 @@ impl Shared {
         writable: bool,
     ) -> Self {
         assert!(map.len() as u64 >= layout.end, "the mapping is as long as the layout");
-        let base = map.as_ptr();
+        let base = NonNull::new(map.as_mut_ptr()).expect("a mapping is not at address 0");
         Self {
             // SAFETY: the mapping has `layout.end` bytes, is page-aligned, and lives as long as `self`, which holds
             // it; writers hold `self`; this crate accesses it only as atomics; `writable` guards every store.
@@ -148,8 +150,21 @@ impl Shared {
         with_memory!(&self.engine, memory => self.read_from(memory, lba, out))
     }
 
-    #[inline(always)]
+    /// One function a kind of memory, so that each saves only the registers it needs; one block, which is the common
+    /// case, goes straight to the protocol.
+    #[inline(never)]
     fn read_from<const W: usize>(&self, memory: &impl Memory<W>, lba: u64, out: &mut [u8]) -> Result<(), Error> {
+        if out.len() != 8 * W {
+            return self.read_many(memory, lba, out);
+        }
+        match block::read(memory, lba, out) {
+            Ok(()) => Ok(()),
+            Err(it) => Err(fault(self, it, lba)),
+        }
+    }
+
+    #[inline(never)]
+    fn read_many<const W: usize>(&self, memory: &impl Memory<W>, lba: u64, out: &mut [u8]) -> Result<(), Error> {
         self.check_range(lba, out.len(), 8 * W)?;
         for (lba, out) in (lba..).zip(out.chunks_exact_mut(8 * W)) {
             block::read(memory, lba, out).map_err(|it| fault(self, it, lba))?;
@@ -169,6 +184,15 @@ impl Shared {
     fn unlock_slot(&self, index: u16) {
         // Dropping a lock fails only for a descriptor that is not open; this one is.
         let _ = self.set_slot_lock(index, false);
+    }
+
+    /// Drops the lock on the file at once: a child process between fork and exec may hold the descriptor for longer.
+    fn unlock_file(&self) {
+        #[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
+        if let Some((_, file)) = &self.file {
+            // As in `unlock_slot`.
+            let _ = file::try_lock(file, 0, file::Lock::Unlock);
+        }
     }
 
     #[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
@@ -216,6 +240,9 @@ impl Store {
     /// nothing was changed; after another the blocks before the one it names, or before some block, were.
     pub fn write(&self, lba: u64, data: &[u8]) -> Result<(), Error> {
         self.shared.check_writable()?;
+        if data.is_empty() {
+            return Ok(());
+        }
         self.shared.writers.with(&self.shared, |writer| writer.write(&self.shared, lba, data))
     }
 

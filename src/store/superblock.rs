@@ -112,6 +112,9 @@ impl Superblock {
         if superblock.durability != DURABILITY_PROCESS {
             return Err(damaged(format!("durability {}", superblock.durability)));
         }
+        if superblock.reserved != [0; 13] {
+            return Err(damaged("reserved bytes that are not zero".into()));
+        }
         let block_size = BlockSize::from_bytes(superblock.block_size.into())
             .ok_or_else(|| damaged(format!("block size {}", superblock.block_size)))?;
         let writers = superblock.writers.try_into().map_err(|_| damaged(format!("{} writers", superblock.writers)))?;

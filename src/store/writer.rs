@@ -247,7 +247,8 @@ impl Writers {
         result
     }
 
-    /// Claims a slot that neither this process nor another one has. The place stays BUSY.
+    /// Claims a slot that nobody is using: one that neither this process nor another has, or else an idle one of this
+    /// process. The place stays BUSY.
     fn claim(&self, shared: &Shared) -> Result<(usize, WriterState), Error> {
         for (index, place) in self.places.iter().enumerate() {
             if !Self::try_take(place, UNCLAIMED) {
@@ -258,10 +259,15 @@ impl Writers {
                 not_claimed => {
                     // ORDERING [place]: pairs with the exchange in `try_take`, which tells what it brings about.
                     place.state.store(UNCLAIMED, Release);
-                    if let Err(error) = not_claimed {
-                        return Err(error);
-                    }
+                    not_claimed?;
                 }
+            }
+        }
+        for (index, place) in self.places.iter().enumerate() {
+            if Self::try_take(place, IDLE) {
+                // SAFETY: we made the place BUSY.
+                let idle = unsafe { (*place.idle.get()).take() };
+                return Ok((index, idle.expect("an idle place has a writer")));
             }
         }
         Err(Error::TooManyWriters { writers: shared.geometry.writer_count() })

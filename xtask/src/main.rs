@@ -1,1 +1,53 @@
-fn main() {}
+//! The project's own commands, run as `cargo xtask …`.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`suites`] | `test`: every check the project has, one after another, with a table at the end |
+//! | [`accesses`] | finds the atomic accesses of a source file, and the `ORDERING` comment each belongs to |
+//! | [`orderings`] | `orderings`: every such access has a tag, and every tag a partner |
+//! | [`weaken`] | `weaken`: takes each of their orderings away in turn and expects a loom model to fail |
+//! | [`workspace`] | where things lie, and how cargo is called |
+
+mod accesses;
+mod orderings;
+mod suites;
+mod weaken;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run every suite: formatting, lints, docs, tests, loom models, the package
+    Test(suites::Options),
+    /// Check that every ordering in src/ has a tag, and every tag a partner
+    Orderings,
+    /// Weaken the protocol's orderings one at a time; a loom model must fail each time
+    Weaken(weaken::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Test(options) => suites::run(&options),
+        Command::Orderings => orderings::run(),
+        Command::Weaken(options) => weaken::run(&options),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

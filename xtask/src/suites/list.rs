@@ -1,0 +1,143 @@
+//! The suites: what each runs, what it needs, and how many cases it must have run at least.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::log::Log;
+use crate::orderings;
+use crate::workspace::{cargo, for_loom, target};
+
+/// What a suite needs that may be missing.
+#[derive(Clone, Copy)]
+pub enum Need {
+    /// A C compiler, to link with.
+    Cc,
+    /// Cargo's formatter.
+    Rustfmt,
+    /// Cargo's linter.
+    Clippy,
+}
+
+impl Need {
+    /// What to do to get it, if it is missing.
+    pub fn missing(self) -> Option<&'static str> {
+        let (program, advice) = match self {
+            Self::Cc => ("cc", "no C compiler: apt-get install gcc libc6-dev"),
+            Self::Rustfmt => ("cargo-fmt", "no rustfmt: rustup component add rustfmt"),
+            Self::Clippy => ("cargo-clippy", "no clippy: rustup component add clippy"),
+        };
+        // A rustup proxy is there without its component, and fails when called.
+        let found = Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
+        (!found).then_some(advice)
+    }
+}
+
+/// How a suite's cases are counted.
+#[derive(Clone, Copy)]
+pub enum Cases {
+    /// It is one case.
+    One,
+    /// The test harness says.
+    Libtest,
+}
+
+/// A suite.
+pub struct Suite {
+    /// Its name; with dashes for spaces, its log's.
+    pub name: &'static str,
+    /// The fewest cases that may pass: a suite that ran nothing has shown nothing.
+    pub least: u64,
+    /// How cases are counted.
+    pub cases: Cases,
+    /// What it needs.
+    pub needs: &'static [Need],
+    /// Runs it; whether all its commands succeeded.
+    pub run: fn(&mut Log) -> Result<bool>,
+}
+
+const fn suite(
+    name: &'static str,
+    least: u64,
+    cases: Cases,
+    needs: &'static [Need],
+    run: fn(&mut Log) -> Result<bool>,
+) -> Suite {
+    Suite { name, least, cases, needs, run }
+}
+
+/// All suites, in the order they are run: what fails fast comes first.
+pub fn all() -> [Suite; 9] {
+    use Cases::{Libtest, One};
+    [
+        suite("fmt", 1, One, &[Need::Rustfmt], fmt),
+        suite("orderings", 1, One, &[], check_orderings),
+        suite("clippy", 1, One, &[Need::Cc, Need::Clippy], clippy),
+        suite("doc", 1, One, &[Need::Cc], doc),
+        suite("unit and integration", 120, Libtest, &[Need::Cc], unit_and_integration),
+        suite("doc tests", 5, Libtest, &[Need::Cc], doc_tests),
+        suite("loom", 30, Libtest, &[Need::Cc], loom),
+        suite("ignored long tests", 2, Libtest, &[Need::Cc], ignored_long_tests),
+        suite("package", 1, One, &[Need::Cc], package),
+    ]
+}
+
+fn fmt(log: &mut Log) -> Result<bool> {
+    log.run(&mut cargo("fmt --all --check -- --color never"))
+}
+
+/// The fewest orderings that the check must have looked at.
+const ORDERINGS_LEAST: usize = 30;
+
+fn check_orderings(log: &mut Log) -> Result<bool> {
+    let checked = orderings::check()?;
+    checked.violations.iter().try_for_each(|violation| log.line(violation))?;
+    log.line(&format!("{} orderings, at least {ORDERINGS_LEAST} expected", checked.accesses))?;
+    Ok(checked.violations.is_empty() && checked.accesses >= ORDERINGS_LEAST)
+}
+
+/// Where the workspace is built for loom.
+fn loom_target() -> PathBuf {
+    target().join("loom")
+}
+
+fn clippy(log: &mut Log) -> Result<bool> {
+    let plain = log.run(&mut cargo("clippy --workspace --all-targets -- -D warnings"))?;
+    let mut loom = cargo("clippy -p loom-tests --all-targets -- -D warnings");
+    Ok(log.run(for_loom(&mut loom, "", &loom_target()))? && plain)
+}
+
+fn doc(log: &mut Log) -> Result<bool> {
+    let mut public = cargo("doc --workspace --no-deps");
+    let public = log.run(public.env("RUSTDOCFLAGS", "-D warnings"))?;
+    let mut private = cargo("doc -p casblock --no-deps --document-private-items");
+    // Apart from the first, which would otherwise be taken for it.
+    let private = private.env("RUSTDOCFLAGS", "-D warnings").arg("--target-dir").arg(target().join("private-doc"));
+    Ok(log.run(private)? && public)
+}
+
+fn unit_and_integration(log: &mut Log) -> Result<bool> {
+    // Examples and benches are compiled, not run.
+    let build = "build --workspace --exclude loom-tests --profile test --examples --benches";
+    let test = "test --workspace --exclude loom-tests --tests --no-fail-fast";
+    Ok(log.run(&mut cargo(build))? & log.run(&mut cargo(test))?)
+}
+
+fn doc_tests(log: &mut Log) -> Result<bool> {
+    log.run(&mut cargo("test --workspace --exclude loom-tests --doc --no-fail-fast"))
+}
+
+fn loom(log: &mut Log) -> Result<bool> {
+    let mut command = cargo("test -p loom-tests --release --no-fail-fast -- --test-threads 2");
+    log.run(for_loom(&mut command, "", &loom_target()))
+}
+
+fn ignored_long_tests(log: &mut Log) -> Result<bool> {
+    log.run(&mut cargo("test --release -p casblock-cli --tests --no-fail-fast -- --ignored --test-threads 1"))
+}
+
+fn package(log: &mut Log) -> Result<bool> {
+    // A developer's tree may have changes; what is packaged is built either way.
+    log.run(&mut cargo("package -p casblock --allow-dirty"))
+}

@@ -1,0 +1,46 @@
+//! The orderings that are kept although no loom model fails without them.
+
+use super::mutants::Mutant;
+
+/// An ordering that no model misses, and why it stays.
+pub struct Kept {
+    /// As in `cargo xtask weaken --list`: module and function.
+    pub function: &'static str,
+    /// Which access of that function.
+    pub access: &'static str,
+    /// The weakening, such as `Acquire -> Relaxed`.
+    pub mutation: &'static str,
+    /// Why it stays: one sentence, which goes into docs/orderings.md.
+    pub reason: &'static str,
+}
+
+/// All of them.
+pub const KEPT: &[Kept] = &[];
+
+impl Kept {
+    fn is_of(&self, mutant: &Mutant) -> bool {
+        (self.function, self.access, self.mutation)
+            == (mutant.function.as_str(), mutant.access.as_str(), mutant.mutation.as_str())
+    }
+}
+
+/// Why the ordering stays that `mutant` weakens, if it is listed.
+pub fn reason(mutant: &Mutant) -> Option<&'static str> {
+    KEPT.iter().find(|kept| kept.is_of(mutant)).map(|kept| kept.reason)
+}
+
+/// What is listed, but is no weakening of the sources any more.
+pub fn without_mutant(mutants: &[Mutant]) -> Vec<String> {
+    let gone = KEPT.iter().filter(|kept| !mutants.iter().any(|mutant| kept.is_of(mutant)));
+    gone.map(|kept| format!("{}: {}: {}", kept.function, kept.access, kept.mutation)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_kept_ordering_exists_and_has_a_reason() {
+        let mutants = super::super::mutants::find().unwrap();
+        assert_eq!(super::without_mutant(&mutants), [""; 0]);
+        assert!(super::KEPT.iter().all(|kept| !kept.reason.is_empty()));
+    }
+}
