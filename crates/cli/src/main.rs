@@ -1,0 +1,107 @@
+//! The command `casblock`: makes, reads, changes, checks and exercises block stores.
+
+mod blocks;
+mod caw;
+mod check;
+mod create_info;
+mod demo;
+mod exit;
+mod export;
+mod hexdump;
+mod image;
+mod number;
+mod output;
+mod progress;
+mod same_file;
+mod signals;
+mod torture;
+mod words;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::output::Output;
+
+/// A block store whose one primitive is compare-and-write
+///
+/// If block N still holds these bytes, replace them by those; else show what is there. casblock does this in a
+/// memory-mapped file that any number of threads and processes share, without locks.
+///
+/// Numbers are decimal or 0x…; K, M, G and T multiply a size, a count or a block's number by 1024, 1024² and so on.
+///
+/// Exit status: 0 done, 14 miscompare (caw, word cas), 1 another error, 2 wrong usage.
+#[derive(Parser, Debug)]
+#[command(name = "casblock", version, max_term_width = 80)]
+struct Cli {
+    /// Print results as JSON, one object a line
+    #[arg(long, global = true, display_order = 100)]
+    json: bool,
+
+    /// Log to stderr: off, error, warn, info, debug, trace, or target=level,… [default: RUST_LOG, or else warn]
+    #[arg(long, global = true, value_name = "LEVEL", display_order = 101, value_parser = log_level)]
+    log: Option<Targets>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Create(create_info::CreateArgs),
+    Info(create_info::InfoArgs),
+    Read(blocks::ReadArgs),
+    Write(blocks::WriteArgs),
+    Caw(caw::CawArgs),
+    Word(words::WordArgs),
+    Import(image::ImportArgs),
+    Export(export::ExportArgs),
+    Check(check::CheckArgs),
+    /// Increments counters from many processes while killing them, and shows that nothing is lost or torn
+    Torture(torture::Args),
+    /// Shows in a few seconds, in a temporary folder, what casblock does
+    Demo(demo::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    signals::turn_faults_into_errors();
+    start_log(cli.log);
+    tracing::debug!(command = ?cli.command, json = cli.json);
+    let output = Output::new(cli.json);
+    let result = match &cli.command {
+        Command::Create(args) => create_info::create(args, &output),
+        Command::Info(args) => create_info::info(args, &output),
+        Command::Read(args) => blocks::read(args, &output),
+        Command::Write(args) => blocks::write(args, &output),
+        Command::Caw(args) => caw::caw(args, &output),
+        Command::Word(args) => words::run(args, &output),
+        Command::Import(args) => image::import(args, &output),
+        Command::Export(args) => export::export(args, &output),
+        Command::Check(args) => check::check(args, &output),
+        Command::Torture(args) => torture::run(args, &output),
+        Command::Demo(args) => demo::run(args, &output),
+    };
+    result.unwrap_or_else(|error| exit::report(&error))
+}
+
+/// Sends the log to stderr, as `--log` or else RUST_LOG says.
+fn start_log(level: Option<Targets>) {
+    // A RUST_LOG meant for something else, which this cannot read, is no reason to refuse work.
+    let from_environment = || std::env::var("RUST_LOG").ok().and_then(|level| level.parse().ok());
+    let level = level.or_else(from_environment).unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    tracing_subscriber::registry().with(lines).with(level).init();
+}
+
+/// What `--log` means. A word alone is a level; `Targets` would take another one for a target.
+fn log_level(text: &str) -> Result<Targets, String> {
+    let level = || text.parse::<LevelFilter>().map(|level| Targets::new().with_default(level)).ok();
+    let targets = || text.contains('=').then(|| text.parse().ok()).flatten();
+    level().or_else(targets).ok_or_else(|| "off, error, warn, info, debug, trace or target=level is needed".into())
+}
