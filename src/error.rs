@@ -24,7 +24,7 @@ pub enum Error {
     #[error("block {}: byte {} differs from what was expected", .0.lba, .0.offset)]
     Miscompare(Box<Miscompare>),
     /// The blocks asked for are not all in the store.
-    #[error("blocks {lba} to {} are out of range: the store has blocks 0 to {}", lba.saturating_add(count - 1), blocks - 1)]
+    #[error("{} out of range: the store has blocks 0 to {}", blocks_named(*lba, *count), blocks - 1)]
     LbaOutOfRange {
         /// The first block asked for.
         lba: u64,
@@ -80,6 +80,14 @@ pub enum Error {
     },
 }
 
+/// Blocks as an error names them.
+fn blocks_named(lba: u64, count: u64) -> String {
+    match count {
+        0 | 1 => format!("block {lba} is"),
+        _ => format!("blocks {lba} to {} are", lba.saturating_add(count - 1)),
+    }
+}
+
 /// Why a store could not be made, opened or checked. No file was made or changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -133,7 +141,7 @@ pub enum OpenError {
         needed: u64,
     },
     /// The file lies on a file system that other hosts may share: hardware compare-and-swap is atomic in one host only.
-    #[error("{}: lies on {file_system}, which other hosts may share; compare-and-swap in a mapping is atomic in one host only: use a local file system", path.display())]
+    #[error("{}: lies on {file_system}, which other hosts may share; compare-and-swap in a mapping is atomic in one host only, so use a local file system", path.display())]
     SharedFileSystem {
         /// The file.
         path: PathBuf,
@@ -153,7 +161,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The file may not be written.
-    #[error("{}: read-only ({source}); open it read-only", path.display())]
+    #[error("{}: it may be read, but not written ({source})", path.display())]
     ReadOnlyFile {
         /// The file.
         path: PathBuf,
@@ -161,7 +169,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The file system has no room for the store.
-    #[error("{}: no room: the store needs {needed} bytes ({source}); --sparse takes room only as blocks are written", path.display())]
+    #[error("{}: no room for the {needed} bytes of the store ({source}); a sparse one takes room only as blocks are written", path.display())]
     DiskFull {
         /// The file that was to be made.
         path: PathBuf,

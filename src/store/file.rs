@@ -189,7 +189,7 @@ impl Drop for NewFile {
 }
 
 /// Locks the store that is to be replaced, so that nobody can be using it; `None` if there is no store.
-fn lock_old(target: &Path) -> Result<Option<File>, OpenError> {
+pub(super) fn lock_old(target: &Path) -> Result<Option<File>, OpenError> {
     loop {
         match std::fs::symlink_metadata(target) {
             Ok(metadata) if metadata.is_file() => {}

@@ -456,7 +456,10 @@ mod on_file {
             fill: impl FnOnce(&Store) -> Result<(), E>,
         ) -> Result<Store, E> {
             let path = path.as_ref();
-            if !self.replace && path.symlink_metadata().is_ok() {
+            // Both are decided when the file gets its name; but whoever fills a store wants to know before.
+            if self.replace {
+                file::lock_old(path)?;
+            } else if path.symlink_metadata().is_ok() {
                 return Err(OpenError::Exists { path: path.into() }.into());
             }
             let new = NewFile::create(path, &self.geometry, self.sparse, self.mode)?;

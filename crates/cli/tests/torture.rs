@@ -196,15 +196,32 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Children that must not outlive a test that fails.
+struct Children(Vec<i32>);
+
+impl Children {
+    fn any_alive(&self) -> bool {
+        self.0.iter().any(|&pid| is_alive(pid))
+    }
+}
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        for &pid in self.0.iter().filter(|&&pid| is_alive(pid)) {
+            let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
+        }
+    }
+}
+
 /// A long torture with no kills, in a process group of its own, and its children at work.
-fn start_long(store: &Path) -> (Child, Vec<i32>) {
+fn start_long(store: &Path) -> (Child, Children) {
     let mut command = torture(store, &["--seconds", "600", "--kill-every", "0", "--processes", "3", "--json"]);
     let torture = command.process_group(0).stdout(Stdio::piped()).spawn().unwrap();
     wait_until("starting three children", || children_of(torture.id()).len() == 3);
     // So that they have something to report.
     thread::sleep(Duration::from_millis(500));
-    let children = children_of(torture.id());
-    assert_eq!(children.len(), 3);
+    let children = Children(children_of(torture.id()));
+    assert_eq!(children.0.len(), 3);
     (torture, children)
 }
 
@@ -224,7 +241,7 @@ fn ctrl_c_ends_it_with_a_report_and_leaves_nothing_running() {
     assert_clean(&report);
     assert_eq!((output.status.code(), &report["interrupted"]), (Some(0), &Value::Bool(true)));
     assert!(number(&report, "written") > 0, "{report}");
-    assert!(!children.into_iter().any(is_alive));
+    assert!(!children.any_alive());
 }
 
 #[test]
@@ -233,7 +250,7 @@ fn children_die_with_the_parent() {
     let (mut torture, children) = start_long(&folder.path().join("store"));
     kill_process(pid_of(&torture), Signal::KILL).unwrap();
     assert_eq!(torture.wait().unwrap().signal(), Some(9));
-    wait_until("the children's end", || !children.iter().copied().any(is_alive));
+    wait_until("the children's end", || !children.any_alive());
 }
 
 #[test]
