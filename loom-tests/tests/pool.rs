@@ -5,7 +5,7 @@ use casblock::protocol::Fault;
 use casblock::protocol::block::Writer;
 use loom::sync::Arc;
 use loom::thread;
-use loom_tests::{Heap, Tally, run_model, weakened};
+use loom_tests::{Heap, Tally, run_model, run_model_bounded, weakened};
 
 #[test]
 fn two_writers_want_the_last_free_frame() {
@@ -78,7 +78,7 @@ fn two_writers_want_the_last_free_frame_for_one_block() {
 fn a_frame_passes_through_the_pool_under_its_reader() {
     let tally = Tally::new();
     let counted = tally.clone();
-    run_model("a frame through the pool", move || {
+    run_model_bounded("a frame through the pool", 3, move || {
         let heap = Heap::new(2, 3, 2);
         let mut first = heap.writer(0);
         heap.write(&mut first, 0, 1).expect("a frame is free");
