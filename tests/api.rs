@@ -466,3 +466,27 @@ fn a_writer_is_to_be_had_though_the_store_keeps_an_idle_one() {
     drop(store.writer().expect("nobody is using the only slot"));
     store.write(0, &[2; 512]).unwrap();
 }
+
+/// The last unwritten block of a store with a writer in every slot: the loser of the race is told what it lost to.
+#[test]
+fn two_writers_of_the_last_new_block_both_find_a_frame() {
+    for _ in 0..2000 {
+        let store = Store::in_memory(Geometry::blocks(1).writers(2).words(0)).unwrap();
+        let start = std::sync::Barrier::new(2);
+        let results = std::thread::scope(|scope| {
+            let threads = [1, 2].map(|value| {
+                let (store, start) = (&store, &start);
+                scope.spawn(move || {
+                    let mut writer = store.writer().unwrap();
+                    start.wait();
+                    writer.compare_and_write(0, &[0; 512], &[value; 512])
+                })
+            });
+            threads.map(|thread| thread.join().unwrap())
+        });
+        assert!(
+            matches!(results, [Ok(()), Err(Error::Miscompare(_))] | [Err(Error::Miscompare(_)), Ok(())]),
+            "{results:?}"
+        );
+    }
+}

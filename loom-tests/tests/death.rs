@@ -119,7 +119,9 @@ fn die_at_each_step(name: &str, scene: Scene, outcomes: &[&str]) {
             let adopting = {
                 let heap = Arc::clone(&heap);
                 thread::spawn(move || {
-                    dying.map(|dying| dying.join().expect("no panic"));
+                    if let Some(dying) = dying {
+                        dying.join().expect("no panic");
+                    }
                     heap.writer(VICTIM)
                 })
             };

@@ -41,7 +41,7 @@ impl BlockSize {
 /// use casblock::{BlockSize, Geometry};
 ///
 /// let geometry = Geometry::blocks(1 << 20).block_size(BlockSize::B4096).writers(16);
-/// assert_eq!(geometry.frame_count(), (1 << 20) + 16);
+/// assert_eq!(geometry.frame_count(), (1 << 20) + 2 * 16);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Geometry {
@@ -66,9 +66,10 @@ impl Geometry {
         self
     }
 
-    /// Sets the number of frames (2 to 2³¹): as many as blocks that will ever be written, and one spare for each
-    /// writer at work. With fewer, writes of new blocks end in [`NoSpace`](crate::Error::NoSpace). The default is one
-    /// for each block and one for each writer.
+    /// Sets the number of frames (2 to 2³¹): one for each block that will ever be written, and two for each writer at
+    /// work, which has one as its spare and takes another while it writes a new block. With fewer, writes of new blocks
+    /// end in [`NoSpace`](crate::Error::NoSpace). The default is one for each block and two for each writer, so that
+    /// this never happens.
     #[must_use]
     pub const fn frames(mut self, frames: u64) -> Self {
         self.frames = Some(frames);
@@ -113,7 +114,7 @@ impl Geometry {
     pub const fn frame_count(&self) -> u64 {
         match self.frames {
             Some(frames) => frames,
-            None => self.blocks.saturating_add(self.writers as u64),
+            None => self.blocks.saturating_add(2 * self.writers as u64),
         }
     }
 
@@ -209,7 +210,7 @@ mod tests {
         };
         assert_eq!(with(Geometry::blocks(0)), "0 blocks; 1 to 4294967294 are possible");
         with(Geometry::blocks(u64::MAX));
-        with(Geometry::blocks(1 << 31)); // its frames are one a block and one a writer: too many
+        with(Geometry::blocks(1 << 31)); // one frame a block and two a writer: too many
         with(Geometry::blocks(8).frames(1));
         with(Geometry::blocks(8).writers(0));
         with(Geometry::blocks(8).words((1 << 24) + 1));

@@ -2,10 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-#[expect(
-    clippy::disallowed_types,
-    reason = "a signal's number for this process; nothing that a model would look at"
-)]
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use signal_hook::consts::{SIGBUS, SIGHUP, SIGINT, SIGTERM};
@@ -34,7 +30,6 @@ pub fn turn_faults_into_errors() {
 /// While this exists, Ctrl-C (SIGINT), SIGTERM and SIGHUP do not end the process: [`check`](Self::check) gives an error.
 #[derive(Debug)]
 pub struct Interruptible {
-    #[expect(clippy::disallowed_types, reason = "as above")]
     signal: Arc<AtomicUsize>,
     handlers: Vec<signal_hook::SigId>,
 }

@@ -7,10 +7,8 @@
 
 use std::fs::File;
 use std::io;
-#[expect(clippy::disallowed_types, reason = "this memory is the torture's own, and no model sees it")]
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::compiler_fence;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU64, compiler_fence};
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -116,7 +114,6 @@ pub struct Ledger {
     shape: Shape,
 }
 
-#[expect(clippy::disallowed_types, reason = "this memory is the torture's own, and no model sees it")]
 impl Ledger {
     /// Lays a ledger out in an empty file.
     pub fn create(file: &File, shape: Shape) -> io::Result<Self> {
@@ -226,7 +223,6 @@ pub struct Row<'a> {
     start: usize,
 }
 
-#[expect(clippy::disallowed_types, reason = "this memory is the torture's own, and no model sees it")]
 impl<'a> Row<'a> {
     fn column(&self, counter: usize) -> &'a AtomicU64 {
         self.ledger.word(self.start + NOTE_WORDS + BUCKETS + counter)
@@ -265,12 +261,12 @@ impl<'a> Row<'a> {
     pub fn begin(&self, counter: usize) {
         let column = self.column(counter);
         column.store(column.load(Relaxed) | 1, Relaxed);
-        compiler_fence(std::sync::atomic::Ordering::SeqCst);
+        compiler_fence(SeqCst);
     }
 
     /// Notes how the increment ended, in one store.
     pub fn end(&self, counter: usize, done: bool) {
-        compiler_fence(std::sync::atomic::Ordering::SeqCst);
+        compiler_fence(SeqCst);
         let column = self.column(counter);
         column.store(((column.load(Relaxed) >> 1) + u64::from(done)) << 1, Relaxed);
     }
