@@ -3,6 +3,7 @@
 
 use casblock::protocol::Fault;
 use casblock::protocol::block::Writer;
+use casblock::protocol::slot::resolve;
 use loom::sync::Arc;
 use loom::thread;
 use loom_tests::{Heap, Tally, run_model, run_model_bounded, weakened};
@@ -106,6 +107,31 @@ fn a_frame_passes_through_the_pool_under_its_reader() {
         heap.assert_clean();
     });
     tally.assert_reached(&["no space, read 1", "no space, read 2", "taken, read 1", "taken, read 2"]);
+}
+
+/// As many frames as writers: whoever claims one finds one, however the frames change hands meanwhile.
+#[test]
+fn no_writer_is_refused_while_a_frame_is_free() {
+    let tally = Tally::new();
+    let counted = tally.clone();
+    run_model("claims with as many frames as writers", move || {
+        // These two of three slots ask for the same frame first.
+        let heap = Arc::new(Heap::new(1, 2, 3));
+        let threads = [0, 2].map(|slot| {
+            let heap = Arc::clone(&heap);
+            thread::spawn(move || {
+                let writer = Writer::claim(&*heap, slot).expect("a frame is free");
+                writer.release(&*heap).expect("no fault");
+                Writer::claim(&*heap, slot).expect("a frame is free");
+            })
+        });
+        for thread in threads {
+            thread.join().expect("no panic");
+        }
+        counted.count(format!("the first has {:?}", resolve(&*heap, 0).expect("no damage").spare));
+        heap.assert_clean();
+    });
+    tally.assert_reached(&["the first has Some(0)", "the first has Some(1)"]);
 }
 
 /// Writers that come and go, each for one write: slots opened and dropped while others work.

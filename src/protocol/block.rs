@@ -289,8 +289,10 @@ impl Writer {
         // - An heir saw one of these stores: it sees the tag that was stored before them, so it knows without the
         //   intent they replace.
         // - It saw none: it reads the intent they replace.
+        // Where the block stays the same, that of the cell follows a fence of `stage`, which follows the tag. Where it
+        // changes, an heir that saw the new cell sees that the block is not the old one any more.
         if names_block(self.intent_block, block) {
-            slot.intent_cell.store(expected.bits(), Release);
+            slot.intent_cell.store(expected.bits(), Relaxed);
             return;
         }
         self.forget_intent(slot);
