@@ -5,28 +5,13 @@
 use std::hint::black_box;
 use std::sync::Mutex;
 
-use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire};
+use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
 
 use casblock::{Comparison, Writer};
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
 
 mod common;
 use common::{BLOCK, image, on_two_threads, random_lbas, store};
-
-/// One `memcmp`, one `memcpy` and one uncontended exchange: what a compare-and-write costs at the least.
-fn bench_limit(group: &mut BenchmarkGroup<'_, WallTime>) {
-    let (mut block, images) = (vec![0u8; BLOCK], [image(0), image(1)]);
-    let (word, mut round) = (AtomicU64::new(0), 0);
-    group.bench_function("limit: memcmp + memcpy + exchange", |b| {
-        b.iter(|| {
-            let (expected, new) = (&images[round % 2], &images[(round + 1) % 2]);
-            assert!(black_box(&block[..]) == black_box(&expected[..]));
-            black_box(&mut block).copy_from_slice(new);
-            let _ = black_box(&word).compare_exchange(round as u64, round as u64 + 1, AcqRel, Acquire);
-            round += 1;
-        });
-    });
-}
 
 /// Toggles blocks of the given order between two images.
 fn toggle(lbas: &[u64], blocks: usize, mut attempt: impl FnMut(u64, &[u8], &[u8])) -> impl FnMut() {
@@ -42,9 +27,24 @@ fn toggle(lbas: &[u64], blocks: usize, mut attempt: impl FnMut(u64, &[u8], &[u8]
     }
 }
 
+/// One `memcmp`, one `memcpy` and one uncontended exchange for each block of a plain array: what a compare-and-write costs
+/// at the least.
+fn bench_limit(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, blocks: usize, lbas: &[u64]) {
+    let mut plain = vec![image(1); blocks];
+    let words: Vec<AtomicU64> = (0..blocks).map(|_| AtomicU64::new(0)).collect();
+    let attempt = |lba, expected: &[u8], new: &[u8]| {
+        let (block, word) = (&mut plain[lba as usize], &words[lba as usize]);
+        assert!(block == expected);
+        block.copy_from_slice(new);
+        let before = word.load(Relaxed);
+        word.compare_exchange(before, before + 1, AcqRel, Acquire).expect("nobody else");
+    };
+    let mut operate = toggle(lbas, blocks, attempt);
+    group.bench_function(format!("limit: memcmp + memcpy + exchange, {name}"), |b| b.iter(&mut operate));
+}
+
 fn one_thread(c: &mut Criterion) {
     let mut group = c.benchmark_group("compare_and_write");
-    bench_limit(&mut group);
     let round_512: Vec<u64> = (0..512).collect();
     for (name, blocks, lbas) in [
         ("one block", 1, vec![0]),
@@ -52,6 +52,7 @@ fn one_thread(c: &mut Criterion) {
         ("random over 1,024 blocks", 1024, random_lbas(1024)),
         ("random over 512 MiB", 1 << 20, random_lbas(1 << 20)),
     ] {
+        bench_limit(&mut group, name, blocks as usize, &lbas);
         let store = store(blocks);
         let mut writer = store.writer().expect("a slot");
         let attempt = |lba, expected: &[u8], new: &[u8]| writer.compare_and_write(lba, expected, new).expect("ours");
