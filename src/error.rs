@@ -57,7 +57,8 @@ pub enum Error {
         /// How many frames the store has.
         frames: u64,
     },
-    /// Every writer slot is in use, by this process or others.
+    /// Every writer slot is in use, by this process or others, or was when we looked at it: they were many, and changing
+    /// hands.
     #[error("all {writers} writer slots of the store are in use; create it with more, or drop a writer")]
     TooManyWriters {
         /// How many slots the store has.

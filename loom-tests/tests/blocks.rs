@@ -72,7 +72,8 @@ fn control_two_writers_one_of_which_stores_the_cell() {
         let other = thread::spawn(move || {
             let won = shared.read(0) == 1;
             if won {
-                weakened::write_without_exchange(&shared, 0, 1, 3);
+                // Frame 2 is the spare of the other writer, whose slot this thread borrows.
+                weakened::write_without_exchange(&shared, 0, 2, 3);
             }
             won
         });

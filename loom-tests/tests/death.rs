@@ -4,9 +4,7 @@
 //! every frame is in one place.
 #![cfg(loom)]
 
-use casblock::Ordering::Relaxed;
 use casblock::protocol::block::Writer;
-use casblock::protocol::memory::Memory;
 use casblock::protocol::slot::resolve;
 use casblock::{kill_this_thread_after, run_until_killed};
 use loom::sync::Arc;
@@ -245,65 +243,6 @@ fn a_writer_dies_giving_its_frame_back() {
         preemptions: None,
     };
     die_at_each_step("replace and release", scene, &["another is", "its spare is inherited"]);
-}
-
-/// An heir reads the two words of a peer's intent while the peer goes from block 0 to block 1 and back. In block 1 the
-/// peer may still see a frame at the very sequence at which the victim, which has that frame now, would have put it in
-/// block 0. To take the block from one intent and the cell from the other would prove an exchange that never was.
-#[test]
-fn an_heir_never_reads_half_an_intent() {
-    const OTHER: u16 = 2;
-    const UPDATER: u16 = 3;
-    /// Of a write: cell, tag, fence, two words, three stores of the intent.
-    const STEPS_BEFORE_EXCHANGE: usize = 8;
-    let tally = Tally::new();
-    let counted = tally.clone();
-    run_model_bounded("half an intent", 3, move || {
-        let heap = Heap::new(2, 5, 4);
-        let [mut peer, mut other] = [PEER, OTHER].map(|slot| heap.writer(slot));
-        // Both blocks are at sequence 2, 3 after the next update; the peer's last intent was of block 0.
-        for value in 1..=3 {
-            heap.write(&mut other, 1, value).expect("a frame is free");
-        }
-        for value in 1..=2 {
-            heap.write(&mut peer, 0, value).expect("a frame is free");
-        }
-        // This takes the last free frame, so the victim will get the one that block 1 holds now.
-        let mut updater = heap.writer(UPDATER);
-        let heap = Arc::new(heap);
-        let working = {
-            let heap = Arc::clone(&heap);
-            thread::spawn(move || {
-                for block in [1, 0] {
-                    heap.write(&mut peer, block, 7).expect("no fault");
-                }
-            })
-        };
-        let adopting = {
-            let heap = Arc::clone(&heap);
-            thread::spawn(move || {
-                heap.write(&mut other, 1, 4).expect("no fault");
-                other.release(&*heap).expect("no fault");
-                let mut victim = heap.writer(VICTIM);
-                kill_this_thread_after(STEPS_BEFORE_EXCHANGE);
-                let died = run_until_killed(|| heap.write(&mut victim, 0, 5)).is_err();
-                kill_this_thread_after(usize::MAX);
-                assert!(died, "the victim was to die before its exchange");
-                for value in [8, 9] {
-                    heap.write(&mut updater, 0, value).expect("no fault");
-                }
-                let spare_at_first = heap.slot(VICTIM).expect("in range").spare.load(Relaxed);
-                heap.writer(VICTIM);
-                let spare = heap.slot(VICTIM).expect("in range").spare.load(Relaxed);
-                assert_eq!(spare, spare_at_first, "the exchange was not made");
-            })
-        };
-        working.join().expect("no panic");
-        adopting.join().expect("no panic");
-        counted.count(format!("block 0 is {}", heap.read(0)));
-        heap.assert_clean();
-    });
-    tally.assert_reached(&["block 0 is 7", "block 0 is 9"]);
 }
 
 /// One pair of deaths, one thread after the other: the victim's after `steps` steps, then, when the peer has made some

@@ -111,6 +111,15 @@ impl Writer {
         pool::give_back(mem, self.index, self.spare)
     }
 
+    /// Gives back what the last user of a slot left there: as claiming and releasing it, but without the need for a frame.
+    /// Whether there was any.
+    pub fn clear<const W: usize>(mem: &impl Memory<W>, index: u16) -> Result<bool, Fault> {
+        let Some(spare) = settle(mem, index)? else { return Ok(false) };
+        let slot = mem.slot(index).ok_or(Fault::DamagedSlot { writer: index })?;
+        Self { index, spare, intent_block: slot.intent_block.load(Relaxed) }.release(mem)?;
+        Ok(true)
+    }
+
     /// The index of the writer's slot.
     pub fn index(&self) -> u16 {
         self.index
@@ -289,10 +298,9 @@ impl Writer {
         // - An heir saw one of these stores: it sees the tag that was stored before them, so it knows without the
         //   intent they replace.
         // - It saw none: it reads the intent they replace.
-        // Where the block stays the same, that of the cell follows a fence of `stage`, which follows the tag. Where it
-        // changes, an heir that saw the new cell sees that the block is not the old one any more.
+        // An heir that saw the cell also sees the block that was stored before it, and does not take it for another's.
         if names_block(self.intent_block, block) {
-            slot.intent_cell.store(expected.bits(), Relaxed);
+            slot.intent_cell.store(expected.bits(), Release);
             return;
         }
         self.forget_intent(slot);

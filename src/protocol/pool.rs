@@ -4,7 +4,7 @@
 
 use super::Fault;
 use super::memory::Memory;
-use super::slot::{named, tag_of};
+use super::slot::{Slot, named, tag_of};
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 /// Takes a free frame into the reserve of `writer`'s slot: the one at `start` if it is free, else the next after it.
@@ -74,7 +74,12 @@ pub(super) fn give_back<const W: usize>(mem: &impl Memory<W>, writer: u16, frame
     // ORDERING [death]: stands after the store of the tag. A death between the two leaves a reserve whose frame is not
     // tagged for this writer, which means that it is not its own.
     slot.reserve.store(0, Release);
+    count_given_back(slot);
+    Ok(())
+}
+
+/// Counts a frame that was given back through this slot.
+pub(super) fn count_given_back(slot: &Slot) {
     // ORDERING [pool-pass]: pairs with the load in `given_back`, which tells what it brings about.
     slot.freed.store(slot.freed.load(Relaxed).wrapping_add(1), Release);
-    Ok(())
 }

@@ -172,6 +172,10 @@ pub(super) fn settle<const W: usize>(mem: &impl Memory<W>, writer: u16) -> Resul
     }
     // With the intent gone, the reserve is judged by its tag alone; where it is in a cell, it must go first.
     if holding.reserve.is_none() {
+        if slot.reserve.load(Relaxed) != 0 {
+            // It may have been given back by one who died before counting it.
+            super::pool::count_given_back(slot);
+        }
         slot.reserve.store(0, Release);
     }
     slot.intent_block.store(next_intent_block(slot.intent_block.load(Relaxed), None), Release);

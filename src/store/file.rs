@@ -100,6 +100,9 @@ fn is_still_at(file: &File, path: &Path) -> Result<bool, OpenError> {
     }
 }
 
+/// What [`NewFile::publish`] does, for errors.
+const NAMING: &str = "giving the new store its name";
+
 /// A new store's file that has no name yet, or a temporary one where the file system cannot do without. Unless it is
 /// [published](Self::publish) it goes away again.
 #[derive(Debug)]
@@ -132,50 +135,70 @@ impl NewFile {
         };
         file.set_len(layout.end).map_err(room)?;
         if !sparse {
-            rustix::fs::fallocate(file, FallocateFlags::empty(), 0, layout.end).map_err(|errno| room(errno.into()))?;
+            rustix::io::retry_on_intr(|| rustix::fs::fallocate(file, FallocateFlags::empty(), 0, layout.end))
+                .map_err(|errno| room(errno.into()))?;
         }
         let superblock = Superblock::new(geometry, uuid);
         file.write_all_at(superblock.bytes(), 0).map_err(room)?;
-        try_lock(file, 0, Lock::Shared).map_err(failed(target, "locking"))?;
-        Ok(new)
+        match try_lock(file, 0, Lock::Shared).map_err(failed(target, "locking"))? {
+            true => Ok(new),
+            false => Err(OpenError::InUse { path: new.temporary.clone().unwrap_or_default() }),
+        }
     }
 
     /// Gives the file its name. A file that has the name already is replaced only if `replace` says so, and only if
     /// nobody has it open as a store.
     pub fn publish(mut self, replace: bool) -> Result<(), OpenError> {
-        let target = self.target.clone();
-        let naming = failed(&target, "giving the new store its name");
-        // Whoever opens the old store from here on waits with us for the rename: it finds the lock taken.
-        let _old = if replace { lock_old(&target)? } else { None };
-        let from_descriptor = PathBuf::from(format!("/proc/self/fd/{}", self.open.file.as_raw_fd()));
-        let link = |to: &Path| rustix::fs::linkat(CWD, &from_descriptor, CWD, to, AtFlags::SYMLINK_FOLLOW);
-        let exists = |errno: Errno| match errno {
-            Errno::EXIST => OpenError::Exists { path: target.clone() },
-            errno => naming(errno.into()),
-        };
         if !replace {
-            match self.temporary.take() {
-                None => link(&target).map_err(exists)?,
-                Some(temporary) => {
-                    let renamed = rustix::fs::renameat_with(CWD, &temporary, CWD, &target, RenameFlags::NOREPLACE);
-                    if renamed.is_err() {
-                        self.temporary = Some(temporary);
-                    }
-                    renamed.map_err(exists)?;
-                }
-            }
-            return Ok(());
+            return self.name_anew();
         }
+        loop {
+            // Whoever opens the old store from here on finds the lock taken, until the name is the new one's.
+            if let Some(_old) = lock_old(&self.target)? {
+                return self.rename_over();
+            }
+            match self.name_anew() {
+                // Somebody made one meanwhile: that is the one to replace.
+                Err(OpenError::Exists { .. }) => {}
+                named => return named,
+            }
+        }
+    }
+
+    /// Gives the file its name, which nobody has.
+    fn name_anew(&mut self) -> Result<(), OpenError> {
+        let named = match &self.temporary {
+            None => self.link(&self.target),
+            Some(temporary) => rustix::fs::renameat_with(CWD, temporary, CWD, &self.target, RenameFlags::NOREPLACE),
+        };
+        match named {
+            Ok(()) => {
+                self.temporary = None;
+                Ok(())
+            }
+            Err(Errno::EXIST) => Err(OpenError::Exists { path: self.target.clone() }),
+            Err(errno) => Err(failed(&self.target, NAMING)(errno.into())),
+        }
+    }
+
+    /// Gives the file its name, which the store has that is replaced.
+    fn rename_over(&mut self) -> Result<(), OpenError> {
         if self.temporary.is_none() {
-            let temporary = temporary_name(&target)?;
-            link(&temporary).map_err(|errno| naming(errno.into()))?;
+            let temporary = temporary_name(&self.target)?;
+            self.link(&temporary).map_err(|errno| failed(&self.target, NAMING)(errno.into()))?;
             self.temporary = Some(temporary);
         }
         if let Some(temporary) = &self.temporary {
-            std::fs::rename(temporary, &target).map_err(naming)?;
+            std::fs::rename(temporary, &self.target).map_err(failed(&self.target, NAMING))?;
             self.temporary = None;
         }
         Ok(())
+    }
+
+    /// Links the file, which has no name, to one.
+    fn link(&self, to: &Path) -> Result<(), Errno> {
+        let descriptor = PathBuf::from(format!("/proc/self/fd/{}", self.open.file.as_raw_fd()));
+        rustix::fs::linkat(CWD, descriptor, CWD, to, AtFlags::SYMLINK_FOLLOW)
     }
 }
 
@@ -280,7 +303,7 @@ fn refuse_shared_file_system(file: &File, path: &Path) -> Result<(), OpenError> 
 }
 
 /// A lock on one byte of a file, held by the open file description: the kernel drops it when the last descriptor of
-/// the process goes, however the process ends.
+/// the process goes, and its last mapping of the file, however the process ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lock {
     Shared,

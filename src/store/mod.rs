@@ -445,8 +445,8 @@ mod on_file {
         }
 
         /// Makes the store, lets `fill` write to it, and only then gives it its name: whoever finds the file finds it
-        /// filled. If `fill` fails, or the process is killed meanwhile, no file is left behind (on file systems without
-        /// unnamed files, O_TMPFILE, a kill leaves a hidden one).
+        /// filled. If `fill` fails, or the process is killed meanwhile, no file is left behind (a kill leaves a hidden
+        /// one on file systems without unnamed files, O_TMPFILE, or if it falls between the two steps of replacing).
         ///
         /// # Errors
         /// What `fill` gives, or an [`OpenError`].

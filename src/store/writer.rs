@@ -9,7 +9,7 @@ use super::mapping::{Engine, with_memory};
 use super::{Shared, fault};
 use crate::error::{Error, Miscompare};
 use crate::protocol::memory::Memory;
-use crate::protocol::{self, Outcome, block};
+use crate::protocol::{self, Fault, Outcome, block};
 use crate::sync::AtomicU8;
 use crate::sync::Ordering::{AcqRel, Relaxed, Release};
 
@@ -32,7 +32,7 @@ use crate::sync::Ordering::{AcqRel, Relaxed, Release};
 #[derive(Debug)]
 pub struct Writer {
     state: WriterState,
-    /// The slot's place in the store's table; `state` is of that slot. Last: it keeps the mapping alive.
+    /// Keeps the mapping alive for `state`; last, so that it goes last.
     shared: Arc<Shared>,
 }
 
@@ -132,8 +132,16 @@ impl WriterState {
             return Err(Error::BufferLength { bytes: wrong, expected: "one block", block_size: block_bytes });
         }
         let writer = self.protocol.as_mut().expect("released only by drop");
-        with_memory!(&self.engine, memory => writer.compare_and_write(memory, lba, expected, new, &mut self.found))
-            .map_err(|it| fault(shared, it, lba))
+        loop {
+            let attempt = with_memory!(&self.engine, memory => {
+                writer.compare_and_write(memory, lba, expected, new, &mut self.found)
+            });
+            match attempt {
+                Ok(outcome) => return Ok(outcome),
+                Err(Fault::NoSpace) if shared.writers.clear_dead(shared)? => {}
+                Err(it) => return Err(fault(shared, it, lba)),
+            }
+        }
     }
 
     #[inline(always)]
@@ -167,7 +175,13 @@ fn write_to<const W: usize>(
 ) -> Result<(), Error> {
     shared.check_range(lba, data.len(), 8 * W)?;
     for (lba, data) in (lba..).zip(data.chunks_exact(8 * W)) {
-        writer.write(memory, lba, data).map_err(|it| fault(shared, it, lba))?;
+        loop {
+            match writer.write(memory, lba, data) {
+                Ok(()) => break,
+                Err(Fault::NoSpace) if shared.writers.clear_dead(shared)? => {}
+                Err(it) => return Err(fault(shared, it, lba)),
+            }
+        }
     }
     Ok(())
 }
@@ -248,8 +262,10 @@ impl Writers {
     }
 
     /// Claims a slot that nobody is using: one that neither this process nor another has, or else an idle one of this
-    /// process. The place stays BUSY.
+    /// process. The place stays BUSY. A slot that cannot be claimed is passed over; what was wrong with the last such is
+    /// said if there is no other.
     fn claim(&self, shared: &Shared) -> Result<(usize, WriterState), Error> {
+        let mut error = Error::TooManyWriters { writers: shared.geometry.writer_count() };
         for (index, place) in self.places.iter().enumerate() {
             if !Self::try_take(place, UNCLAIMED) {
                 continue;
@@ -259,7 +275,7 @@ impl Writers {
                 not_claimed => {
                     // ORDERING [place]: pairs with the exchange in `try_take`, which tells what it brings about.
                     place.state.store(UNCLAIMED, Release);
-                    not_claimed?;
+                    error = not_claimed.err().unwrap_or(error);
                 }
             }
         }
@@ -270,7 +286,32 @@ impl Writers {
                 return Ok((index, idle.expect("an idle place has a writer")));
             }
         }
-        Err(Error::TooManyWriters { writers: shared.geometry.writer_count() })
+        Err(error)
+    }
+
+    /// Gives the frames of writers that died, and whose slots nobody has claimed since, back to the pool. Whether there
+    /// were any. For when no frame is free.
+    #[cold]
+    fn clear_dead(&self, shared: &Shared) -> Result<bool, Error> {
+        let mut cleared = false;
+        for (index, place) in self.places.iter().enumerate() {
+            let index = index as u16;
+            if !Self::try_take(place, UNCLAIMED) {
+                continue;
+            }
+            let result = shared.lock_slot(index).map(|locked| {
+                if locked {
+                    let it = with_memory!(&shared.engine, memory => block::Writer::clear(memory, index));
+                    // A damaged slot keeps what it has: whoever claims it says so.
+                    cleared |= it.unwrap_or(false);
+                    shared.unlock_slot(index);
+                }
+            });
+            // ORDERING [place]: pairs with the exchange in `try_take`, which tells what it brings about.
+            place.state.store(UNCLAIMED, Release);
+            result?;
+        }
+        Ok(cleared)
     }
 
     /// Claims the slot, unless another process has it.
@@ -278,7 +319,11 @@ impl Writers {
         if !shared.lock_slot(index)? {
             return Ok(None);
         }
-        match with_memory!(&shared.engine, memory => block::Writer::claim(memory, index)) {
+        let mut claimed = with_memory!(&shared.engine, memory => block::Writer::claim(memory, index));
+        if claimed.as_ref().is_err_and(|it| *it == Fault::NoSpace) && self.clear_dead(shared)? {
+            claimed = with_memory!(&shared.engine, memory => block::Writer::claim(memory, index));
+        }
+        match claimed {
             Ok(writer) => Ok(Some(WriterState {
                 engine: shared.engine,
                 protocol: Some(writer),
