@@ -30,7 +30,8 @@ pub trait Memory<const W: usize> {
     fn writers(&self) -> u16;
     /// The cell of a block: which frame holds it.
     fn cell(&self, block: u64) -> Option<&AtomicU64>;
-    /// The tag of a frame: 0 if it is free, else 1 + the writer that last took it or staged into it.
+    /// The tag of a frame: 0 if it is free, else 1 + the writer that last tagged it: when it took the frame, before it
+    /// staged in it, or before it let go of the intent by which it got it.
     fn tag(&self, frame: u64) -> Option<&AtomicU16>;
     /// A frame.
     fn frame(&self, frame: u64) -> Option<&Frame<W>>;
