@@ -177,17 +177,25 @@ fn portable_copies_serve_the_blocks_of_the_models() {
     all_checks::<2>(Words);
 }
 
+/// Not by `eprintln`, which the harness keeps to itself.
+#[cfg(target_arch = "x86_64")]
+fn say_not_tested(what: &str) {
+    use std::io::Write;
+    writeln!(std::io::stderr(), "NOT TESTED: this machine has no {what}, so those copies never ran").unwrap();
+}
+
 #[test]
 #[cfg(target_arch = "x86_64")]
-fn vector_copies_equal_the_portable_ones() {
-    use std::io::Write;
-
-    let Some(avx2) = super::Avx2::detect() else {
-        // Not by `eprintln`, which the harness keeps to itself.
-        let mut out = std::io::stderr();
-        writeln!(out, "NOT TESTED: this machine has no AVX2, so the vector copies never ran").unwrap();
-        return;
-    };
+fn avx2_copies_equal_the_portable_ones() {
+    let Some(avx2) = super::Avx2::detect() else { return say_not_tested("AVX2") };
     all_checks::<64>(avx2);
     all_checks::<512>(avx2);
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn avx512_copies_equal_the_portable_ones() {
+    let Some(avx512) = super::Avx512::detect() else { return say_not_tested("AVX-512F") };
+    all_checks::<64>(avx512);
+    all_checks::<512>(avx512);
 }
