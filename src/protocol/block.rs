@@ -63,9 +63,11 @@ pub fn is_written<const W: usize>(mem: &impl Memory<W>, block: u64) -> Result<bo
     Ok(!load(mem.cell(block).ok_or(Fault::NoSuchBlock)?).is_unwritten())
 }
 
-/// Offset of the first byte in which two blocks differ, if they do.
+/// Offset of the first byte in which two blocks differ, if they do. Eight bytes at a time: it may be the last.
 fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
-    a.iter().zip(b).position(|(a, b)| a != b)
+    let word = a.chunks_exact(8).zip(b.chunks_exact(8)).position(|(a, b)| a != b)?;
+    let (a, b) = (&a[8 * word..][..8], &b[8 * word..][..8]);
+    a.iter().zip(b).position(|(a, b)| a != b).map(|byte| 8 * word + byte)
 }
 
 /// A writer: the right to update blocks, one operation at a time, and the frames that go with it.

@@ -2,11 +2,12 @@
 
 mod geometry;
 mod mapping;
-mod superblock;
 mod writer;
 
 #[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
 mod file;
+#[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
+mod superblock;
 
 use std::fmt;
 use std::fs::File;

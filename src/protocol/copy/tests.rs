@@ -181,7 +181,8 @@ fn portable_copies_serve_the_blocks_of_the_models() {
 #[cfg(target_arch = "x86_64")]
 fn say_not_tested(what: &str) {
     use std::io::Write;
-    writeln!(std::io::stderr(), "NOT TESTED: this machine has no {what}, so those copies never ran").unwrap();
+    let mut out = std::io::stderr();
+    writeln!(out, "NOT TESTED: this machine has no {what}, so those copies never ran").unwrap();
 }
 
 #[test]
