@@ -1,8 +1,20 @@
 //! A block store whose one primitive is **compare-and-write**: if this block still holds what I expect, replace it,
-//! else show me what is there. SCSI calls it COMPARE AND WRITE, VMware calls it ATS.
+//! else show me what is there. SCSI calls it COMPARE AND WRITE (SBC-4, 5.3), VMware calls it ATS.
 //!
-//! In a memory-mapped file it works in nanoseconds, without locks, among threads and processes that may be killed at
-//! any instruction. [`Store`] is where to begin.
+//! In a memory-mapped file it works in nanoseconds, without locks, among threads and processes of one host that may be
+//! killed at any instruction. [`Store`] is where to begin; [`Writer`] is the fast way; [`Word`] is for heartbeats.
+//!
+//! | to | use |
+//! | --- | --- |
+//! | make a store | [`Store::create`], [`CreateOptions`], [`Geometry`] |
+//! | use one that exists | [`Store::open`], [`Store::open_read_only`] |
+//! | do without a file | [`Store::in_memory`]: works on every platform |
+//! | update blocks | [`Store::compare_and_write`], [`Store::write`], [`Writer`] |
+//! | tell others that you live | [`Store::word`] |
+//! | check a store | [`Store::open_exclusive`], [`Store::check`] |
+//!
+//! Stores in files need Linux on a 64-bit little-endian machine; elsewhere those functions do not exist. What is
+//! guaranteed, and what is not, stands in `README.md`; how it works and why it is right, in `docs/design.md`.
 
 mod sync;
 
