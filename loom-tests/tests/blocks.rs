@@ -127,15 +127,20 @@ fn control_a_block_is_overwritten_in_place_under_its_reader() {
     });
 }
 
-/// Block 0 is replaced by the same contents; the frame that held it goes on to hold block 1's, which differ. Whoever
-/// compares block 0 meanwhile must not take block 1's bytes for it.
-fn compare_while_the_frame_moves_on(name: &str, compare: impl Fn(&Heap, &mut Writer) + Clone + Send + Sync + 'static) {
+/// One thread makes two writes while another compares. The blocks hold `values` at first.
+fn compare_beside_writes(
+    name: &str,
+    values: &'static [u8],
+    writes: [(u64, u8); 2],
+    compare: impl Fn(&Heap, &mut Writer) + Clone + Send + Sync + 'static,
+) {
     run_model(name, move || {
-        let (heap, mut a, mut b) = store(2, 4, &[1, 1]);
+        let (heap, mut a, mut b) = store(values.len(), values.len() + 2, values);
         let (shared, compare) = (Arc::clone(&heap), compare.clone());
         let writing = thread::spawn(move || {
-            shared.write(&mut a, 0, 1).expect("no fault");
-            shared.write(&mut a, 1, 7).expect("no fault");
+            for (block, value) in writes {
+                shared.write(&mut a, block, value).expect("no fault");
+            }
         });
         let shared = Arc::clone(&heap);
         let comparing = thread::spawn(move || compare(&shared, &mut b));
@@ -145,11 +150,18 @@ fn compare_while_the_frame_moves_on(name: &str, compare: impl Fn(&Heap, &mut Wri
     });
 }
 
+/// Block 0 is replaced by the same contents; the frame that held it goes on to hold block 1's, which differ. Whoever
+/// compares block 0 meanwhile must not take block 1's bytes for it.
+const FRAME_MOVES_ON: [(u64, u8); 2] = [(0, 1), (1, 7)];
+
+/// Block 0 changes twice.
+const BLOCK_CHANGES: [(u64, u8); 2] = [(0, 2), (0, 3)];
+
 #[test]
 fn a_recycled_frame_is_no_miscompare() {
     let tally = Tally::new();
     let counted = tally.clone();
-    compare_while_the_frame_moves_on("no false miscompare", move |heap, writer| {
+    compare_beside_writes("no false miscompare", &[1, 1], FRAME_MOVES_ON, move |heap, writer| {
         let before = steps_taken();
         assert_eq!(heap.compare_and_write(writer, 0, 1, 5).expect("no fault"), Ok(()), "a false miscompare");
         counted.count(format!("written in {} steps", steps_taken() - before));
@@ -161,28 +173,8 @@ fn a_recycled_frame_is_no_miscompare() {
 #[test]
 #[should_panic(expected = "a false miscompare")]
 fn control_a_recycled_frame_is_a_miscompare_without_validation() {
-    compare_while_the_frame_moves_on("control: miscompare without validation", |heap, _| {
+    compare_beside_writes("control: miscompare without validation", &[1, 1], FRAME_MOVES_ON, |heap, _| {
         assert_eq!(weakened::miscompare_without_validation(heap, 0, 1), None, "a false miscompare");
-    });
-}
-
-/// The block changes twice while another compares it with what it never was.
-fn miscompare_while_the_block_changes(
-    name: &str,
-    compare: impl Fn(&Heap, &mut Writer) + Clone + Send + Sync + 'static,
-) {
-    run_model(name, move || {
-        let (heap, mut a, mut b) = store(1, 3, &[1]);
-        let (shared, compare) = (Arc::clone(&heap), compare.clone());
-        let writing = thread::spawn(move || {
-            shared.write(&mut a, 0, 2).expect("no fault");
-            shared.write(&mut a, 0, 3).expect("no fault");
-        });
-        let shared = Arc::clone(&heap);
-        let comparing = thread::spawn(move || compare(&shared, &mut b));
-        writing.join().expect("no panic");
-        comparing.join().expect("no panic");
-        heap.assert_clean();
     });
 }
 
@@ -190,7 +182,7 @@ fn miscompare_while_the_block_changes(
 fn a_miscompare_finds_the_block_as_it_was_at_one_moment() {
     let tally = Tally::new();
     let counted = tally.clone();
-    miscompare_while_the_block_changes("miscompare while the block changes", move |heap, writer| {
+    compare_beside_writes("miscompare while the block changes", &[1], BLOCK_CHANGES, move |heap, writer| {
         let found = heap.compare_and_write(writer, 0, 9, 4).expect("no fault").expect_err("it never was 9");
         counted.count(format!("found {found}"));
     });
@@ -200,7 +192,7 @@ fn a_miscompare_finds_the_block_as_it_was_at_one_moment() {
 #[test]
 #[should_panic(expected = "torn")]
 fn control_a_miscompare_without_validation_finds_a_torn_block() {
-    miscompare_while_the_block_changes("control: torn miscompare", |heap, _| {
+    compare_beside_writes("control: torn miscompare", &[1], BLOCK_CHANGES, |heap, _| {
         piece(&weakened::miscompare_without_validation(heap, 0, 9).expect("it never was 9"));
     });
 }

@@ -7,8 +7,7 @@
 
 use core::arch::asm;
 
-use super::BlockCopy;
-use crate::protocol::memory::Frame;
+use super::vectors::Vectors;
 
 /// Copies by AVX2 vectors. A value of this type is the proof that the machine has them.
 #[derive(Clone, Copy, Debug)]
@@ -21,10 +20,7 @@ impl Avx2 {
     }
 }
 
-/// Bytes one assembly block handles: eight vectors.
-const STEP: usize = 256;
-
-/// One assembly block over [`STEP`] bytes. Every vector register is a clobber: `vzeroupper` changes them all.
+/// One assembly block. Every vector register is a clobber: `vzeroupper` changes them all.
 macro_rules! vectors {
     ($($line:literal,)* ; $($operand:tt)*) => {
         asm!(
@@ -40,123 +36,70 @@ macro_rules! vectors {
     };
 }
 
-/// Copies [`STEP`] bytes.
-///
-/// # Safety
-/// The machine has AVX2; `STEP` bytes are readable at `from` and writable at `to`, and nobody else accesses the one of
-/// the two that is not a frame.
-#[inline(always)]
-unsafe fn copy_step(from: *const u8, to: *mut u8) {
-    // SAFETY: the caller's promises; the block touches those bytes and the listed registers, nothing else.
-    unsafe {
-        vectors!(
-            "vmovdqu ymm0, [{from}]",
-            "vmovdqu ymm1, [{from} + 32]",
-            "vmovdqu ymm2, [{from} + 64]",
-            "vmovdqu ymm3, [{from} + 96]",
-            "vmovdqu ymm4, [{from} + 128]",
-            "vmovdqu ymm5, [{from} + 160]",
-            "vmovdqu ymm6, [{from} + 192]",
-            "vmovdqu ymm7, [{from} + 224]",
-            "vmovdqu [{to}], ymm0",
-            "vmovdqu [{to} + 32], ymm1",
-            "vmovdqu [{to} + 64], ymm2",
-            "vmovdqu [{to} + 96], ymm3",
-            "vmovdqu [{to} + 128], ymm4",
-            "vmovdqu [{to} + 160], ymm5",
-            "vmovdqu [{to} + 192], ymm6",
-            "vmovdqu [{to} + 224], ymm7",;
-            from = in(reg) from, to = in(reg) to
-        );
-    }
-}
+// SAFETY: the steps touch what the trait says, and nothing else.
+unsafe impl Vectors for Avx2 {
+    const STEP: usize = 256;
 
-/// Whether [`STEP`] bytes are equal.
-///
-/// # Safety
-/// The machine has AVX2; `STEP` bytes are readable at `a` and at `b`, and nobody writes the one of the two that is not
-/// a frame.
-#[inline(always)]
-unsafe fn equal_step(a: *const u8, b: *const u8) -> bool {
-    let differ: u8;
-    // SAFETY: the caller's promises; the block reads those bytes and changes the listed registers, nothing else.
-    unsafe {
-        vectors!(
-            "vmovdqu ymm0, [{a}]",
-            "vmovdqu ymm1, [{a} + 32]",
-            "vmovdqu ymm2, [{a} + 64]",
-            "vmovdqu ymm3, [{a} + 96]",
-            "vpxor ymm0, ymm0, [{b}]",
-            "vpxor ymm1, ymm1, [{b} + 32]",
-            "vpxor ymm2, ymm2, [{b} + 64]",
-            "vpxor ymm3, ymm3, [{b} + 96]",
-            "vmovdqu ymm4, [{a} + 128]",
-            "vmovdqu ymm5, [{a} + 160]",
-            "vmovdqu ymm6, [{a} + 192]",
-            "vmovdqu ymm7, [{a} + 224]",
-            "vpxor ymm4, ymm4, [{b} + 128]",
-            "vpxor ymm5, ymm5, [{b} + 160]",
-            "vpxor ymm6, ymm6, [{b} + 192]",
-            "vpxor ymm7, ymm7, [{b} + 224]",
-            "vpor ymm0, ymm0, ymm1",
-            "vpor ymm2, ymm2, ymm3",
-            "vpor ymm4, ymm4, ymm5",
-            "vpor ymm6, ymm6, ymm7",
-            "vpor ymm0, ymm0, ymm2",
-            "vpor ymm4, ymm4, ymm6",
-            "vpor ymm0, ymm0, ymm4",
-            "vptest ymm0, ymm0",
-            "setnz {differ}",;
-            a = in(reg) a, b = in(reg) b, differ = out(reg_byte) differ
-        );
-    }
-    differ == 0
-}
-
-impl<const W: usize> BlockCopy<W> for Avx2 {
     #[inline(always)]
-    fn load(self, frame: &Frame<W>, out: &mut [u8]) {
-        const { assert!((8 * W).is_multiple_of(STEP)) };
-        assert_eq!(out.len(), 8 * W);
-        let (from, to) = (frame.0.as_ptr().cast::<u8>(), out.as_mut_ptr());
-        for at in (0..8 * W).step_by(STEP) {
-            // SAFETY: `at + STEP <= 8 * W`, the size of the frame.
-            let from = unsafe { from.add(at) };
-            // SAFETY: `at + STEP <= 8 * W`, the length of `out`.
-            let to = unsafe { to.add(at) };
-            // SAFETY: `self` proves AVX2; both ranges lie inside their objects, and `out` is borrowed mutably.
-            unsafe { copy_step(from, to) };
+    unsafe fn copy_step(from: *const u8, to: *mut u8) {
+        // SAFETY: the caller's promises; the block touches those bytes and the listed registers, nothing else.
+        unsafe {
+            vectors!(
+                "vmovdqu ymm0, [{from}]",
+                "vmovdqu ymm1, [{from} + 32]",
+                "vmovdqu ymm2, [{from} + 64]",
+                "vmovdqu ymm3, [{from} + 96]",
+                "vmovdqu ymm4, [{from} + 128]",
+                "vmovdqu ymm5, [{from} + 160]",
+                "vmovdqu ymm6, [{from} + 192]",
+                "vmovdqu ymm7, [{from} + 224]",
+                "vmovdqu [{to}], ymm0",
+                "vmovdqu [{to} + 32], ymm1",
+                "vmovdqu [{to} + 64], ymm2",
+                "vmovdqu [{to} + 96], ymm3",
+                "vmovdqu [{to} + 128], ymm4",
+                "vmovdqu [{to} + 160], ymm5",
+                "vmovdqu [{to} + 192], ymm6",
+                "vmovdqu [{to} + 224], ymm7",;
+                from = in(reg) from, to = in(reg) to
+            );
         }
     }
 
     #[inline(always)]
-    fn store(self, frame: &Frame<W>, data: &[u8]) {
-        const { assert!((8 * W).is_multiple_of(STEP)) };
-        assert_eq!(data.len(), 8 * W);
-        let (from, to) = (data.as_ptr(), frame.0.as_ptr().cast::<u8>().cast_mut());
-        for at in (0..8 * W).step_by(STEP) {
-            // SAFETY: `at + STEP <= 8 * W`, the length of `data`.
-            let from = unsafe { from.add(at) };
-            // SAFETY: `at + STEP <= 8 * W`, the size of the frame.
-            let to = unsafe { to.add(at) };
-            // SAFETY: `self` proves AVX2; both ranges lie inside their objects; a frame is atomics, which may be
-            // written through a shared reference, and `data` is borrowed, so nobody writes it.
-            unsafe { copy_step(from, to) };
+    unsafe fn equal_step(a: *const u8, b: *const u8) -> bool {
+        let differ: u8;
+        // SAFETY: the caller's promises; the block reads those bytes and changes the listed registers, nothing else.
+        unsafe {
+            vectors!(
+                "vmovdqu ymm0, [{a}]",
+                "vmovdqu ymm1, [{a} + 32]",
+                "vmovdqu ymm2, [{a} + 64]",
+                "vmovdqu ymm3, [{a} + 96]",
+                "vpxor ymm0, ymm0, [{b}]",
+                "vpxor ymm1, ymm1, [{b} + 32]",
+                "vpxor ymm2, ymm2, [{b} + 64]",
+                "vpxor ymm3, ymm3, [{b} + 96]",
+                "vmovdqu ymm4, [{a} + 128]",
+                "vmovdqu ymm5, [{a} + 160]",
+                "vmovdqu ymm6, [{a} + 192]",
+                "vmovdqu ymm7, [{a} + 224]",
+                "vpxor ymm4, ymm4, [{b} + 128]",
+                "vpxor ymm5, ymm5, [{b} + 160]",
+                "vpxor ymm6, ymm6, [{b} + 192]",
+                "vpxor ymm7, ymm7, [{b} + 224]",
+                "vpor ymm0, ymm0, ymm1",
+                "vpor ymm2, ymm2, ymm3",
+                "vpor ymm4, ymm4, ymm5",
+                "vpor ymm6, ymm6, ymm7",
+                "vpor ymm0, ymm0, ymm2",
+                "vpor ymm4, ymm4, ymm6",
+                "vpor ymm0, ymm0, ymm4",
+                "vptest ymm0, ymm0",
+                "setnz {differ}",;
+                a = in(reg) a, b = in(reg) b, differ = out(reg_byte) differ
+            );
         }
-    }
-
-    #[inline(always)]
-    fn equals(self, frame: &Frame<W>, expected: &[u8]) -> bool {
-        const { assert!((8 * W).is_multiple_of(STEP)) };
-        assert_eq!(expected.len(), 8 * W);
-        let (a, b) = (expected.as_ptr(), frame.0.as_ptr().cast::<u8>());
-        (0..8 * W).step_by(STEP).all(|at| {
-            // SAFETY: `at + STEP <= 8 * W`, the length of `expected`.
-            let a = unsafe { a.add(at) };
-            // SAFETY: `at + STEP <= 8 * W`, the size of the frame.
-            let b = unsafe { b.add(at) };
-            // SAFETY: `self` proves AVX2; both ranges lie inside their objects, and `expected` is borrowed.
-            unsafe { equal_step(a, b) }
-        })
+        differ == 0
     }
 }

@@ -10,6 +10,9 @@ mod words;
 pub use words::Words;
 
 #[cfg(all(target_arch = "x86_64", not(loom)))]
+mod vectors;
+
+#[cfg(all(target_arch = "x86_64", not(loom)))]
 mod avx2;
 #[cfg(all(target_arch = "x86_64", not(loom)))]
 pub use avx2::Avx2;
