@@ -167,7 +167,7 @@ pub(super) fn settle<const W: usize>(mem: &impl Memory<W>, writer: u16) -> Resul
     if let Some(spare) = holding.spare {
         // Invariant 5: the spare carries our tag before the intent that proves its origin goes. An heir of another
         // writer that sees the intent gone sees the tag ([intent], as in `Writer::announce`).
-        mem.tag(spare).ok_or(Fault::DamagedSlot { writer })?.store(tag_of(writer), Release);
+        mem.tag(spare).ok_or(Fault::DamagedSlot { writer })?.store(tag_of(writer), Relaxed);
         slot.spare.store(named(spare), Release);
     }
     // With the intent gone, the reserve is judged by its tag alone; where it is in a cell, it must go first.

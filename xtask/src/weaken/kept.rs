@@ -17,6 +17,10 @@ pub struct Kept {
 /// Why a store that the file must show in program order stays a Release.
 const DEATH: &str = "keeps compiled code in program order where a death may fall between two stores; in a model a thread that dies has stopped in program order anyway";
 
+/// Why what a pass over the pool learns stays ordered.
+const POOL: &str = "whoever sees a frame taken must see what its taker gave back before, or it may report that there is no space; a \
+                    tag is loaded and then exchanged, and loom can miss interleavings of those two (loom #166), so no model shows it";
+
 /// All of them.
 pub const KEPT: &[Kept] = &[
     Kept {
@@ -57,6 +61,24 @@ pub const KEPT: &[Kept] = &[
     },
     Kept { function: "pool::scan", access: "slot.reserve.store", mutation: "Release -> Relaxed", reason: DEATH },
     Kept { function: "pool::give_back", access: "slot.reserve.store", mutation: "Release -> Relaxed", reason: DEATH },
+    Kept { function: "slot::settle", access: "slot.spare.store #1", mutation: "Release -> Relaxed", reason: DEATH },
+    Kept { function: "slot::settle", access: "slot.reserve.store #1", mutation: "Release -> Relaxed", reason: DEATH },
+    Kept { function: "slot::settle", access: "slot.spare.store #2", mutation: "Release -> Relaxed", reason: DEATH },
+    Kept { function: "slot::settle", access: "slot.reserve.store #2", mutation: "Release -> Relaxed", reason: DEATH },
+    Kept { function: "pool::scan", access: "tag.load", mutation: "Acquire -> Relaxed", reason: POOL },
+    Kept {
+        function: "pool::scan",
+        access: "tag.compare_exchange failure",
+        mutation: "Acquire -> Relaxed",
+        reason: POOL,
+    },
+    Kept { function: "pool::given_back", access: "slot.freed.load", mutation: "Acquire -> Relaxed", reason: POOL },
+    Kept {
+        function: "pool::count_given_back",
+        access: "slot.freed.store",
+        mutation: "Release -> Relaxed",
+        reason: POOL,
+    },
 ];
 
 impl Kept {
