@@ -77,7 +77,7 @@ pub fn all() -> [Suite; 9] {
         suite("doc", 1, One, &[Need::Cc], doc),
         suite("unit and integration", 165, Libtest, &[Need::Cc], unit_and_integration),
         suite("doc tests", 6, Libtest, &[Need::Cc], doc_tests),
-        suite("loom", 42, Libtest, &[Need::Cc], loom),
+        suite("loom", 41, Libtest, &[Need::Cc], loom),
         suite("ignored long tests", 2, Libtest, &[Need::Cc], ignored_long_tests),
         suite("package", 1, One, &[Need::Cc], package),
     ]
