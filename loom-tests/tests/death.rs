@@ -250,7 +250,7 @@ fn a_writer_dies_giving_its_frame_back() {
 fn die_twice(scene: Scene, steps: usize, updates: usize, heir_steps: usize, adopt: fn(&Heap)) -> (bool, bool) {
     let result = std::sync::Arc::new(std::sync::Mutex::new((false, false)));
     let survived = std::sync::Arc::clone(&result);
-    loom::model(move || {
+    run_model("a pair of deaths", move || {
         let (heap, victim, mut peer) = scene.store();
         let victim_survived = scene.run_victim(&heap, victim, steps);
         for &(block, value) in &[(0, 3), (0, 4), (1, 5), (0, 7)][..updates] {

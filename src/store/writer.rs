@@ -201,8 +201,14 @@ struct Place {
     idle: UnsafeCell<Option<WriterState>>,
 }
 
-// SAFETY: `idle` is touched only between an exchange of `state` to BUSY and the store that ends it.
+// SAFETY: `idle` is touched only between an exchange of `state` to BUSY and the store that ends it, by one thread at a
+// time; what it holds may pass between threads, as the assertion below has it.
 unsafe impl Sync for Place {}
+
+const _: fn() = || {
+    fn may_pass_between_threads<T: Send>() {}
+    may_pass_between_threads::<WriterState>();
+};
 
 /// The slots of a store as this process knows them.
 ///
