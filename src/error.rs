@@ -67,6 +67,19 @@ pub enum Error {
     /// The store was opened read-only.
     #[error("the store was opened read-only")]
     ReadOnly,
+    /// The store was opened before this process was forked from its parent, whose writer slots those are.
+    #[error("this process was forked while the store was open: it may read, but must open the store anew to update it")]
+    Forked,
+    /// The store was not made to survive a cut of the power.
+    #[error("the store's durability is `process`: no update of it is made to survive a cut of the power")]
+    NotPower,
+    /// The disk did not take what was to be synced. A durable update has taken effect, but may be lost in a cut of the
+    /// power; the next sync that succeeds covers it.
+    #[error("syncing: {source}")]
+    Sync {
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The file holds what no casblock writes. `casblock check` tells the extent.
     #[error("the store is damaged: {what}; `casblock check` tells the extent")]
     Corrupt {
@@ -155,9 +168,16 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
-    /// Somebody has the store for itself, to check or replace it.
-    #[error("{}: is being checked or replaced; try again when that is done", path.display())]
+    /// Somebody has the store for itself, to check, replace, recover or close it.
+    #[error("{}: is being checked, replaced, recovered or closed; try again when that is done", path.display())]
     Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The store was not closed before the power was cut, or is a copy of one that was in use; who may only read it
+    /// cannot recover it.
+    #[error("{}: was not closed before the machine went down: open it once for writing, which recovers it", path.display())]
+    NeedsRecovery {
         /// The file.
         path: PathBuf,
     },

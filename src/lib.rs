@@ -7,7 +7,8 @@
 //! | to | use |
 //! | --- | --- |
 //! | make a store | [`Store::create`], [`CreateOptions`], [`Geometry`] |
-//! | use one that exists | [`Store::open`], [`Store::open_read_only`] |
+//! | use one that exists | [`Store::open`], [`Store::open_read_only`], [`OpenOptions`] |
+//! | survive a cut of the power | [`Durability::Power`], [`Store::sync`], [`Store::durable`] |
 //! | do without a file | [`Store::in_memory`]: works on every platform |
 //! | update blocks | [`Store::compare_and_write`], [`Store::write`], [`Writer`] |
 //! | tell others that you live | [`Store::word`] |
@@ -32,7 +33,9 @@ mod store;
 
 #[cfg(not(loom))]
 pub use error::{Error, Miscompare, OpenError};
-#[cfg(all(not(loom), target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
-pub use store::CreateOptions;
 #[cfg(not(loom))]
-pub use store::{BlockSize, Check, Comparison, Geometry, Store, Word, Writer};
+pub use store::{
+    BlockSize, Check, Comparison, Durability, Durable, DurableWriter, Geometry, Recovery, Store, Word, Writer,
+};
+#[cfg(all(not(loom), target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
+pub use store::{CreateOptions, OpenOptions};

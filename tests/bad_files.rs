@@ -137,9 +137,9 @@ fn a_superblock_with_any_byte_changed_is_refused() {
 #[test]
 fn a_newer_version_is_named() {
     let victim = victim();
-    for newer in [2, 3, u32::MAX] {
+    for newer in [3, 4, u32::MAX] {
         victim.reseal_with(damage::VERSION, &newer.to_le_bytes());
-        let OpenError::NewerVersion { found, supported: 1, .. } = refused(&victim.path) else {
+        let OpenError::NewerVersion { found, supported: 2, .. } = refused(&victim.path) else {
             panic!("{:?}", refused(&victim.path));
         };
         assert_eq!(found, newer);

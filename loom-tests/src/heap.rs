@@ -4,6 +4,7 @@ use casblock::protocol::audit;
 use casblock::protocol::block::{self, Writer};
 use casblock::protocol::cell::CellLayout;
 use casblock::protocol::copy::Words;
+use casblock::protocol::durable::{Counter, Epochs, Stamp};
 use casblock::protocol::memory::{Frame, Memory};
 use casblock::protocol::slot::Slot;
 use casblock::protocol::{Fault, Outcome};
@@ -26,6 +27,9 @@ pub struct Heap {
     tags: Vec<AtomicU16>,
     frames: Vec<Frame<WORDS>>,
     slots: Vec<Slot>,
+    /// Empty unless the durability is `power`.
+    stamps: Vec<Stamp>,
+    epochs: Option<Epochs>,
 }
 
 impl Heap {
@@ -43,6 +47,19 @@ impl Heap {
             tags: (0..frames).map(|_| AtomicU16::new(0)).collect(),
             frames: (0..frames).map(|_| Frame(std::array::from_fn(|_| AtomicU64::new(0)))).collect(),
             slots: (0..writers).map(|_| slot()).collect(),
+            stamps: Vec::new(),
+            epochs: None,
+        }
+    }
+
+    /// A new store of durability `power`.
+    pub fn durable(blocks: usize, frames: usize, writers: usize) -> Self {
+        let counter = || Counter(AtomicU64::new(0));
+        let field = || AtomicU64::new(0);
+        Self {
+            stamps: (0..frames).map(|_| Stamp { update: field(), check: field(), epoch: field() }).collect(),
+            epochs: Some(Epochs { started: counter(), completed: counter() }),
+            ..Self::new(blocks, frames, writers)
         }
     }
 
@@ -129,6 +146,14 @@ impl Memory<WORDS> for Heap {
 
     fn frame(&self, frame: u64) -> Option<&Frame<WORDS>> {
         self.frames.get(frame as usize)
+    }
+
+    fn stamp(&self, frame: u64) -> Option<&Stamp> {
+        self.stamps.get(frame as usize)
+    }
+
+    fn epochs(&self) -> Option<&Epochs> {
+        self.epochs.as_ref()
     }
 
     fn slot(&self, writer: u16) -> Option<&Slot> {

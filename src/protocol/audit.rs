@@ -3,6 +3,7 @@
 use super::Fault;
 use super::cell::Cell;
 use super::memory::Memory;
+use super::pool::LIMBO;
 use super::slot::{Holding, resolve};
 use crate::sync::Ordering::Relaxed;
 
@@ -14,7 +15,9 @@ pub struct Check {
     pub blocks_written: u64,
     /// Frames that are not free.
     pub frames_in_use: u64,
-    /// Frames that are not free, but hold no block and are no writer's: lost.
+    /// Frames that were replaced since a sync, and wait for the next.
+    pub frames_in_limbo: u64,
+    /// Frames that are not free, but hold no block, are no writer's and do not wait for a sync: lost.
     pub frames_leaked: u64,
     /// Frames that are in more than one place: two cells, a cell and a slot, a cell and the pool.
     pub frames_doubly_owned: u64,
@@ -66,7 +69,10 @@ pub fn check<const W: usize>(mem: &impl Memory<W>, mut progress: impl FnMut(u64)
         }
     }
     for (frame, &count) in (0u64..).zip(&owners) {
-        let taken = mem.tag(frame).expect("below the number of frames").load(Relaxed) != 0;
+        let tag = mem.tag(frame).expect("below the number of frames").load(Relaxed);
+        let in_limbo = tag == LIMBO && mem.epochs().is_some();
+        let taken = tag != 0 && !in_limbo;
+        check.frames_in_limbo += u64::from(in_limbo);
         check.frames_in_use += u64::from(taken);
         check.frames_leaked += u64::from(taken && count == 0);
         check.frames_doubly_owned += u64::from(count > 1 || (count == 1 && !taken));

@@ -5,6 +5,7 @@
 
 use super::cell::Cell;
 use super::copy::BlockCopy;
+use super::durable::Progress;
 use super::memory::Memory;
 use super::slot::{Slot, named, names_block, next_intent_block, settle, tag_of};
 use super::{Fault, Outcome, pool};
@@ -14,7 +15,7 @@ use crate::sync::fence;
 
 /// Loads a cell, before its frame is looked at.
 #[inline(always)]
-fn load(cell: &AtomicU64) -> Cell {
+pub(super) fn load(cell: &AtomicU64) -> Cell {
     // ORDERING [publish]: pairs with the exchange in `Writer::exchange`.
     // - We saw a cell: all that was staged in its frame before is visible, so a copy of the frame has no older bytes.
     // - We saw an older cell: its frame held the block's contents when it was current; if that has changed since, the
@@ -76,50 +77,84 @@ fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
 /// who did: a lock's business, not the protocol's.
 #[derive(Debug)]
 pub struct Writer {
-    index: u16,
-    /// The frame to stage in. In no cell; nobody else writes it.
-    spare: u64,
+    pub(super) index: u16,
+    /// The frame to stage in. In no cell; nobody else writes it. With durability `power` there may be none for a while.
+    pub(super) spare: Option<u64>,
     /// What the slot's `intent_block` holds.
     intent_block: u64,
+    /// Used with durability `power`.
+    pub(super) progress: Progress,
+}
+
+/// A block and its cell.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'m> {
+    pub block: u64,
+    pub cell: &'m AtomicU64,
 }
 
 impl Writer {
     /// Makes a writer of a slot: settles what its last user may have left behind, and sees that it has a spare.
     pub fn claim<const W: usize>(mem: &impl Memory<W>, index: u16) -> Result<Self, Fault> {
         let spare = settle(mem, index)?;
-        let slot = mem.slot(index).ok_or(Fault::DamagedSlot { writer: index })?;
-        let spare = match spare {
-            Some(spare) => spare,
-            None => {
-                // Spares come from above the frames that are the blocks' own, where there are such.
-                let frame = pool::take(mem, index, mem.blocks() + u64::from(index))?;
-                // ORDERING [death]: in this order, a death between the two leaves the frame in the slot.
-                slot.spare.store(named(frame), Release);
-                slot.reserve.store(0, Release);
-                frame
-            }
-        };
-        Ok(Self { index, spare, intent_block: slot.intent_block.load(Relaxed) })
+        let mut writer = Self::of_heir(mem, index, spare)?;
+        if spare.is_none() {
+            // Spares come from above the frames that are the blocks' own, where there are such.
+            writer.take_spare(mem, mem.blocks() + u64::from(index))?;
+        }
+        Ok(writer)
     }
 
-    /// Gives the spare back to the pool and leaves the slot empty.
-    pub fn release<const W: usize>(mut self, mem: &impl Memory<W>) -> Result<(), Fault> {
+    /// The writer of a slot that has been settled.
+    fn of_heir<const W: usize>(mem: &impl Memory<W>, index: u16, spare: Option<u64>) -> Result<Self, Fault> {
+        let slot = mem.slot(index).ok_or(Fault::DamagedSlot { writer: index })?;
+        Ok(Self { index, spare, intent_block: slot.intent_block.load(Relaxed), progress: Progress::of_heir(mem) })
+    }
+
+    /// Takes a frame from the pool, the one at `start` or after it, as the spare.
+    pub(super) fn take_spare<const W: usize>(&mut self, mem: &impl Memory<W>, start: u64) -> Result<u64, Fault> {
+        let frame = pool::take(mem, self.index, start)?;
         let slot = self.slot(mem)?;
+        // ORDERING [death]: in this order, a death between the two leaves the frame in the slot.
+        slot.spare.store(named(frame), Release);
+        slot.reserve.store(0, Release);
+        self.spare = Some(frame);
+        self.progress.took(frame);
+        Ok(frame)
+    }
+
+    /// Gives the spare back and leaves the slot empty.
+    pub fn release<const W: usize>(mut self, mem: &impl Memory<W>) -> Result<(), Fault> {
+        self.put_spare_back(mem)
+    }
+
+    /// Gives the spare back, if there is one: to the pool, or into limbo.
+    pub(super) fn put_spare_back<const W: usize>(&mut self, mem: &impl Memory<W>) -> Result<(), Fault> {
+        let slot = self.slot(mem)?;
+        let Some(spare) = self.spare else {
+            self.forget_intent(slot);
+            return Ok(());
+        };
         self.tag_spare(mem)?;
         self.forget_intent(slot);
-        // ORDERING [death]: in this order, a death between any two leaves the frame in the slot or in the pool.
-        slot.reserve.store(named(self.spare), Release);
+        // ORDERING [death]: in this order, a death between any two leaves the frame in the slot, or where it goes.
+        slot.reserve.store(named(spare), Release);
         slot.spare.store(0, Release);
-        pool::give_back(mem, self.index, self.spare)
+        self.spare = None;
+        match self.progress.waits_for() {
+            None => pool::give_back(mem, self.index, spare),
+            Some(epoch) => pool::put_in_limbo(mem, self.index, spare, epoch),
+        }
     }
 
     /// Gives back what the last user of a slot left there: as claiming and releasing it, but without the need for a frame.
     /// Whether there was any.
     pub fn clear<const W: usize>(mem: &impl Memory<W>, index: u16) -> Result<bool, Fault> {
-        let Some(spare) = settle(mem, index)? else { return Ok(false) };
-        let slot = mem.slot(index).ok_or(Fault::DamagedSlot { writer: index })?;
-        Self { index, spare, intent_block: slot.intent_block.load(Relaxed) }.release(mem)?;
-        Ok(true)
+        let spare = settle(mem, index)?;
+        if spare.is_some() {
+            Self::of_heir(mem, index, spare)?.release(mem)?;
+        }
+        Ok(spare.is_some())
     }
 
     /// The index of the writer's slot.
@@ -140,7 +175,7 @@ impl Writer {
         found: &mut [u8],
     ) -> Result<Outcome, Fault> {
         let cell = mem.cell(block).ok_or(Fault::NoSuchBlock)?;
-        let mut staged = false;
+        let mut staged = None;
         let mut current = load(cell);
         loop {
             if current.is_unwritten() {
@@ -175,7 +210,7 @@ impl Writer {
     #[inline(always)]
     pub fn write<const W: usize>(&mut self, mem: &impl Memory<W>, block: u64, new: &[u8]) -> Result<(), Fault> {
         let cell = mem.cell(block).ok_or(Fault::NoSuchBlock)?;
-        let mut staged = false;
+        let mut staged = None;
         let mut current = load(cell);
         loop {
             match self.exchange(mem, block, cell, current, new, &mut staged)? {
@@ -185,7 +220,7 @@ impl Writer {
         }
     }
 
-    /// Stages `new` (once an operation) and exchanges the cell, or gives what it holds now.
+    /// Stages `new` (once an operation, as `staged` tells) and exchanges the cell, or gives what it holds now.
     #[inline(always)]
     fn exchange<const W: usize>(
         &mut self,
@@ -194,28 +229,32 @@ impl Writer {
         cell: &AtomicU64,
         current: Cell,
         new: &[u8],
-        staged: &mut bool,
+        staged: &mut Option<u32>,
     ) -> Result<Result<(), Cell>, Fault> {
         if current.is_unwritten() {
             return self.first_write(mem, block, cell, new);
         }
+        if mem.epochs().is_some() {
+            return self.exchange_durably(mem, Target { block, cell }, current, new, staged);
+        }
         let slot = self.slot(mem)?;
+        let spare = self.spare.ok_or(Fault::DamagedSlot { writer: self.index })?;
         let layout = mem.layout();
         let displaced = layout.frame(current);
         if displaced >= mem.frames() {
             return Err(Fault::DamagedCell { block, bits: current.bits() });
         }
-        if !*staged {
+        if staged.is_none() {
             self.tag_spare(mem)?;
-            self.stage(mem, self.spare, new)?;
-            *staged = true;
+            self.stage(mem, spare, new)?;
+            *staged = Some(0);
         }
         self.announce(slot, block, current);
-        let next = layout.successor(current, self.spare);
+        let next = layout.successor(current, spare);
         match Self::exchange_cell(cell, current, next) {
             Ok(()) => {
                 slot.spare.store(named(displaced), Relaxed);
-                self.spare = displaced;
+                self.spare = Some(displaced);
                 Ok(Ok(()))
             }
             Err(seen) => Ok(Err(seen)),
@@ -234,12 +273,20 @@ impl Writer {
     ) -> Result<Result<(), Cell>, Fault> {
         let slot = self.slot(mem)?;
         let frame = pool::take(mem, self.index, block)?;
-        self.stage(mem, frame, new)?;
+        let next = mem.layout().successor(Cell::UNWRITTEN, frame);
+        if mem.epochs().is_some() {
+            let bytes_checksum = self.stage_durably(mem, frame, new)?;
+            self.stamp(mem, block, next, bytes_checksum)?;
+        } else {
+            self.stage(mem, frame, new)?;
+        }
         // Invariant 5: what the last intent displaced is our spare; it must carry our tag before that intent goes.
         self.tag_spare(mem)?;
         self.announce(slot, block, Cell::UNWRITTEN);
-        let next = mem.layout().successor(Cell::UNWRITTEN, frame);
         let exchanged = Self::exchange_cell(cell, Cell::UNWRITTEN, next);
+        if exchanged.is_ok() && mem.epochs().is_some() {
+            self.commit_own(mem, block, next)?;
+        }
         match exchanged {
             // ORDERING [death]: stands after the exchange and before the intent goes: with both there, an heir knows
             // that the frame is the block's.
@@ -252,7 +299,7 @@ impl Writer {
 
     /// The one place where a block changes.
     #[inline(always)]
-    fn exchange_cell(cell: &AtomicU64, current: Cell, next: Cell) -> Result<(), Cell> {
+    pub(super) fn exchange_cell(cell: &AtomicU64, current: Cell, next: Cell) -> Result<(), Cell> {
         // ORDERING [publish]: pairs with `load` and with the load in `slot::exchanged`.
         // - A reader saw `next`: it sees the bytes staged for it. An heir of a dead writer saw `next` or a later cell:
         //   it sees the intent that announced it.
@@ -268,21 +315,23 @@ impl Writer {
     }
 
     #[inline(always)]
-    fn slot<'m, const W: usize>(&self, mem: &'m impl Memory<W>) -> Result<&'m Slot, Fault> {
+    pub(super) fn slot<'m, const W: usize>(&self, mem: &'m impl Memory<W>) -> Result<&'m Slot, Fault> {
         mem.slot(self.index).ok_or(Fault::DamagedSlot { writer: self.index })
     }
 
     /// Tags the spare for this writer: with that, nobody needs the intent any more that tells where it came from.
     #[inline(always)]
-    fn tag_spare<const W: usize>(&self, mem: &impl Memory<W>) -> Result<(), Fault> {
-        let tag = mem.tag(self.spare).ok_or(Fault::DamagedSlot { writer: self.index })?;
-        tag.store(tag_of(self.index), Relaxed);
+    pub(super) fn tag_spare<const W: usize>(&self, mem: &impl Memory<W>) -> Result<(), Fault> {
+        if let Some(spare) = self.spare {
+            let tag = mem.tag(spare).ok_or(Fault::DamagedSlot { writer: self.index })?;
+            tag.store(tag_of(self.index), Relaxed);
+        }
         Ok(())
     }
 
     /// Copies `new` to a frame that this writer owns.
     #[inline(always)]
-    fn stage<const W: usize>(&self, mem: &impl Memory<W>, frame: u64, new: &[u8]) -> Result<(), Fault> {
+    pub(super) fn stage<const W: usize>(&self, mem: &impl Memory<W>, frame: u64, new: &[u8]) -> Result<(), Fault> {
         let frame = mem.frame(frame).ok_or(Fault::DamagedSlot { writer: self.index })?;
         // ORDERING [frame-recycled]: pairs with the Acquire fence in `validate`.
         // - A late reader, which still believes the frame to be some block's, sees one of the bytes stored below: it
@@ -295,7 +344,7 @@ impl Writer {
 
     /// Notes in the slot which exchange comes next.
     #[inline(always)]
-    fn announce(&mut self, slot: &Slot, block: u64, expected: Cell) {
+    pub(super) fn announce(&mut self, slot: &Slot, block: u64, expected: Cell) {
         // ORDERING [intent]: pairs with the loads in `slot::intent`.
         // - An heir saw one of these stores: it sees the tag that was stored before them, so it knows without the
         //   intent they replace.

@@ -61,6 +61,16 @@ impl CellLayout {
         cell.0 & self.low
     }
 
+    /// The number of the update that made the cell.
+    pub const fn sequence(self, cell: Cell) -> u64 {
+        cell.0 >> self.low.count_ones()
+    }
+
+    /// The cell that names `frame` after update number `sequence`, both of which are in range.
+    pub const fn cell(self, sequence: u64, frame: u64) -> Cell {
+        Cell(sequence << self.low.count_ones() | frame)
+    }
+
     /// The cell after an update of `cell` that puts `frame` in place. The sequence after its last value is 1, not 0,
     /// so that no update makes a cell look unwritten.
     #[inline(always)]
@@ -101,6 +111,19 @@ mod tests {
             let wrapped = layout.successor(last, 0);
             assert_eq!(wrapped, first, "the sequence wraps to 1");
             assert!(layout.follows(wrapped, last));
+        }
+    }
+
+    #[test]
+    fn a_cell_is_its_sequence_and_its_frame() {
+        for frames in [1, 2, 1000, CellLayout::FRAMES_MAX] {
+            let layout = CellLayout::for_frames(frames);
+            let mut cell = Cell::UNWRITTEN;
+            for sequence in 1..=3 {
+                cell = layout.successor(cell, frames - 1);
+                assert_eq!((layout.sequence(cell), layout.frame(cell)), (sequence, frames - 1));
+                assert_eq!(layout.cell(sequence, frames - 1), cell);
+            }
         }
     }
 

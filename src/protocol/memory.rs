@@ -2,6 +2,7 @@
 
 use super::cell::CellLayout;
 use super::copy::BlockCopy;
+use super::durable::{Epochs, Stamp};
 use super::slot::Slot;
 use crate::sync::{AtomicU16, AtomicU64};
 
@@ -30,11 +31,15 @@ pub trait Memory<const W: usize> {
     fn writers(&self) -> u16;
     /// The cell of a block: which frame holds it.
     fn cell(&self, block: u64) -> Option<&AtomicU64>;
-    /// The tag of a frame: 0 if it is free, else 1 + the writer that last tagged it: when it took the frame, before it
-    /// staged in it, or before it let go of the intent by which it got it.
+    /// The tag of a frame: 0 if it is free, [`LIMBO`](super::pool::LIMBO) if it is in limbo, else 1 + the writer that last
+    /// tagged it: when it took the frame, before it staged in it, or before it let go of the intent by which it got it.
     fn tag(&self, frame: u64) -> Option<&AtomicU16>;
     /// A frame.
     fn frame(&self, frame: u64) -> Option<&Frame<W>>;
+    /// The stamp of a frame; there is none in a store of durability `process`.
+    fn stamp(&self, frame: u64) -> Option<&Stamp>;
+    /// The epochs; a store of durability `process` has none.
+    fn epochs(&self) -> Option<&Epochs>;
     /// The slot of a writer.
     fn slot(&self, writer: u16) -> Option<&Slot>;
 }

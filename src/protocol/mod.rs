@@ -6,7 +6,7 @@
 //! may die between any two instructions.
 //!
 //! # Invariants
-//! 1. A frame is in exactly one place: one cell, one writer's slot (spare or reserve), or the free pool (tag 0).
+//! 1. A frame is in exactly one place: one cell, one writer's slot (spare or reserve), the free pool, or limbo.
 //! 2. A frame that a cell names is never written.
 //! 3. A cell's sequence only grows, by one per update.
 //! 4. No operation waits for another thread or process.
@@ -23,6 +23,8 @@
 //! | [`pool`] | free frames: taking one, giving one back |
 //! | [`slot`] | a writer's slot: intent, and finding out what a dead writer owned |
 //! | [`block`] | read, write, compare-and-write |
+//! | [`durable`] | durability `power`: stamps, epochs, limbo |
+//! | [`recovery`] | making a store whole after a cut of the power |
 //! | [`word`] | heartbeat words |
 //! | [`audit`] | the invariants, verified |
 
@@ -30,8 +32,10 @@ pub mod audit;
 pub mod block;
 pub mod cell;
 pub mod copy;
+pub mod durable;
 pub mod memory;
 pub mod pool;
+pub mod recovery;
 pub mod slot;
 pub mod word;
 
@@ -42,12 +46,21 @@ pub enum Fault {
     NoSuchBlock,
     /// Every frame is taken.
     NoSpace,
+    /// Every frame is taken, or in limbo until the next sync.
+    AllInLimbo,
     /// The block's cell names a frame that does not exist.
     DamagedCell {
         /// The block.
         block: u64,
         /// What its cell holds.
         bits: u64,
+    },
+    /// The stamp of the frame that holds the block is another's.
+    DamagedStamp {
+        /// The block.
+        block: u64,
+        /// The frame that its cell names.
+        frame: u64,
     },
     /// The writer's slot names a frame or a block that does not exist.
     DamagedSlot {

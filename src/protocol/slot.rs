@@ -13,9 +13,9 @@
 //!
 //! Sequences never come back, so a slot that announces `(b, k, s)` has seen it in the cell, however long ago.
 
-use super::Fault;
 use super::cell::Cell;
 use super::memory::Memory;
+use super::{Fault, durable, pool};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 
@@ -92,6 +92,14 @@ fn intent(slot: &Slot) -> Option<(u64, Cell)> {
     (before == after && number != 0).then(|| (number - 1, Cell::from_bits(cell)))
 }
 
+/// The block whose cell the slot's writer is about to exchange, or has: while its update may not be committed, this names it.
+pub(super) fn block_announced(slot: &Slot) -> Option<u64> {
+    // ORDERING [intent]: pairs with the Release stores in `Writer::announce`.
+    // - We saw a store that came after the intent we look for: its update has been committed, and we see that.
+    // - We did not: we see the block.
+    (slot.intent_block.load(Acquire) & NUMBER).checked_sub(1)
+}
+
 /// What the writer of this slot owns, provided it is dead or idle and stays so: changes nothing.
 pub fn resolve<const W: usize>(mem: &impl Memory<W>, writer: u16) -> Result<Holding, Fault> {
     let damaged = Fault::DamagedSlot { writer };
@@ -162,6 +170,10 @@ fn exchanged<const W: usize>(
 pub(super) fn settle<const W: usize>(mem: &impl Memory<W>, writer: u16) -> Result<Option<u64>, Fault> {
     let holding = resolve(mem, writer)?;
     let slot = mem.slot(writer).ok_or(Fault::DamagedSlot { writer })?;
+    if let (Some(_), Some(block)) = (mem.epochs(), block_announced(slot)) {
+        // A sync finds an update that is not committed by the intent that goes below.
+        durable::commit(mem, block)?;
+    }
     // ORDERING [death]: each store below stands after those before it, so that a death between any two leaves a slot
     // that `resolve` reads as it did before.
     if let Some(spare) = holding.spare {
@@ -174,14 +186,18 @@ pub(super) fn settle<const W: usize>(mem: &impl Memory<W>, writer: u16) -> Resul
     if holding.reserve.is_none() {
         if slot.reserve.load(Relaxed) != 0 {
             // It may have been given back by one who died before counting it.
-            super::pool::count_given_back(slot);
+            pool::count_given_back(slot);
         }
         slot.reserve.store(0, Release);
     }
     slot.intent_block.store(next_intent_block(slot.intent_block.load(Relaxed), None), Release);
     match (holding.spare, holding.reserve) {
         (Some(spare), Some(reserve)) => {
-            super::pool::give_back(mem, writer, reserve)?;
+            match mem.epochs() {
+                None => pool::give_back(mem, writer, reserve)?,
+                // Nobody knows whether it was replaced only now.
+                Some(epochs) => pool::put_in_limbo(mem, writer, reserve, epochs.after_updates())?,
+            }
             Ok(Some(spare))
         }
         (None, Some(reserve)) => {

@@ -6,11 +6,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::geometry::{Geometry, Layout};
+use super::geometry::{Durability, Geometry, Layout};
+use super::state::Incarnation;
 use super::superblock::{SUPERBLOCK_BYTES, Superblock};
 use crate::error::OpenError;
 
@@ -38,8 +40,9 @@ fn failed(path: &Path, doing: &'static str) -> impl Fn(io::Error) -> OpenError {
     move |source| OpenError::Io { path: path.into(), doing, source }
 }
 
-/// Opens and checks an existing store's file.
-pub(super) fn open(path: &Path, access: Access) -> Result<OpenFile, OpenError> {
+/// Opens and checks an existing store's file. With durability `power`, others who want to open or close it are held off
+/// while the second result lives.
+pub(super) fn open(path: &Path, access: Access) -> Result<(OpenFile, Option<HoldOff>), OpenError> {
     loop {
         let file = open_regular(path, access)?;
         let (lock, busy) = match access {
@@ -49,14 +52,70 @@ pub(super) fn open(path: &Path, access: Access) -> Result<OpenFile, OpenError> {
         let metadata = file.metadata().map_err(failed(path, "reading its metadata"))?;
         let (geometry, layout, uuid) = read_superblock(&file, metadata.len(), path)?;
         refuse_shared_file_system(&file, path)?;
+        let held_off = match geometry.durability_class() {
+            Durability::Process => None,
+            Durability::Power => {
+                let kind = if access == Access::ReadOnly { Lock::Shared } else { Lock::Exclusive };
+                let held_off = hold_off_others(&file, kind).map_err(failed(path, "locking"))?;
+                Some(held_off.ok_or(OpenError::Locked { path: path.into() })?)
+            }
+        };
         if !try_lock(&file, 0, lock).map_err(failed(path, "locking"))? {
             return Err(busy);
         }
         // Between opening and locking it the file may have been replaced: then the path is another file's now.
         if is_still_at(&file, path)? {
-            return Ok(OpenFile { file, geometry, layout, uuid });
+            return Ok((OpenFile { file, geometry, layout, uuid }, held_off));
         }
     }
+}
+
+/// Holds off others who want to open or close a store of durability `power`, until it is dropped.
+#[derive(Debug)]
+pub(super) struct HoldOff {
+    /// Another descriptor of the same open file description, which has the lock.
+    file: File,
+}
+
+impl Drop for HoldOff {
+    fn drop(&mut self) {
+        // Dropping a lock fails only for a descriptor that is not open; this one is.
+        let _ = try_lock(&self.file, HOLD_OFF_BYTE, Lock::Unlock);
+    }
+}
+
+/// The byte of the file that is locked by whoever opens or closes it.
+const HOLD_OFF_BYTE: u64 = 1;
+
+/// How long to wait for somebody else who is opening or closing the store: both take a few writes to the disk.
+const HOLD_OFF_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Holds off others who want to open or close the store; `None` if one of them took longer than we have patience, since
+/// it was stopped in the middle or is recovering the store.
+pub(super) fn hold_off_others(file: &File, kind: Lock) -> io::Result<Option<HoldOff>> {
+    let file = file.try_clone()?;
+    let start = Instant::now();
+    while !try_lock(&file, HOLD_OFF_BYTE, kind)? {
+        if start.elapsed() > HOLD_OFF_PATIENCE {
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(Some(HoldOff { file }))
+}
+
+/// This boot of this machine, and this file.
+pub(super) fn incarnation(file: &File) -> io::Result<Incarnation> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let boot = boot_halves(&text).ok_or_else(|| io::Error::other(format!("the boot id is {text:?}")))?;
+    Ok(Incarnation { boot, inode: file.metadata()?.ino() })
+}
+
+/// The 16 bytes of a UUID in its text form, as two little-endian halves.
+fn boot_halves(text: &str) -> Option<[u64; 2]> {
+    let digits: String = text.trim().chars().filter(|character| *character != '-').collect();
+    let number = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32)?.swap_bytes();
+    Some([number as u64, (number >> 64) as u64])
 }
 
 /// Opens a regular file.
@@ -149,6 +208,14 @@ impl NewFile {
     /// Gives the file its name. A file that has the name already is replaced only if `replace` says so, and only if
     /// nobody has it open as a store.
     pub fn publish(mut self, replace: bool) -> Result<(), OpenError> {
+        self.give_name(replace)?;
+        match self.open.geometry.durability_class() {
+            Durability::Process => Ok(()),
+            Durability::Power => self.sync_name(),
+        }
+    }
+
+    fn give_name(&mut self, replace: bool) -> Result<(), OpenError> {
         if !replace {
             return self.name_anew();
         }
@@ -163,6 +230,12 @@ impl NewFile {
                 named => return named,
             }
         }
+    }
+
+    /// Puts the file's metadata and its name on the disk.
+    fn sync_name(&self) -> Result<(), OpenError> {
+        let synced = self.open.file.sync_all().and_then(|()| File::open(folder_of(&self.target))?.sync_all());
+        synced.map_err(failed(&self.target, "syncing its folder"))
     }
 
     /// Gives the file its name, which nobody has.
@@ -230,12 +303,16 @@ pub(super) fn lock_old(target: &Path) -> Result<Option<File>, OpenError> {
     }
 }
 
-/// Opens a file in `target`'s folder that nobody else can see, or one with a temporary name.
-fn unnamed(target: &Path, mode: u32) -> Result<(File, Option<PathBuf>), OpenError> {
-    let folder = match target.parent() {
+fn folder_of(target: &Path) -> &Path {
+    match target.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    };
+    }
+}
+
+/// Opens a file in `target`'s folder that nobody else can see, or one with a temporary name.
+fn unnamed(target: &Path, mode: u32) -> Result<(File, Option<PathBuf>), OpenError> {
+    let folder = folder_of(target);
     let mode = Mode::from_raw_mode(mode);
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     match rustix::fs::open(folder, flags | OFlags::TMPFILE, mode) {
@@ -339,6 +416,15 @@ pub(super) fn try_lock(file: &File, offset: u64, lock: Lock) -> io::Result<bool>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_boot_id_is_sixteen_bytes() {
+        let text = "00010203-0405-0607-0809-0a0b0c0d0eff\n";
+        assert_eq!(boot_halves(text), Some([0x0706_0504_0302_0100, 0xff0e_0d0c_0b0a_0908]));
+        for wrong in ["", "00010203", "000102030405060708-0a0b0c0d0eff000", "zz010203-0405-0607-0809-0a0b0c0d0eff"] {
+            assert_eq!(boot_halves(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn network_file_systems_are_known_by_their_numbers_and_local_ones_are_not() {

@@ -2,6 +2,7 @@
 
 use crate::error::OpenError;
 use crate::protocol::cell::CellLayout;
+use crate::protocol::durable::Stamp;
 use crate::protocol::slot::{BLOCKS_MAX, Slot};
 use crate::protocol::word::Word;
 
@@ -35,7 +36,19 @@ impl BlockSize {
     }
 }
 
-/// How many blocks, frames, words and writers a store has: fixed when it is made.
+/// What a store survives.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum Durability {
+    /// The death of any process at any instruction. No flush, no checksum: the fastest.
+    #[default]
+    Process,
+    /// A cut of the power, or a crash of the kernel, as well: what was in place when [`Store::sync`](crate::Store::sync)
+    /// was called is on the disk when it returns; after a cut each block holds that, or a complete later update.
+    Power,
+}
+
+/// How many blocks, frames, words and writers a store has, and what it survives: fixed when it is made.
 ///
 /// ```
 /// use casblock::{BlockSize, Geometry};
@@ -51,12 +64,21 @@ pub struct Geometry {
     words: u64,
     writers: u16,
     length_bytes: Option<u64>,
+    durability: Durability,
 }
 
 impl Geometry {
     /// A store of `blocks` blocks (1 to 2³² − 2) of 512 bytes, a frame for each, 256 words and 128 writers.
     pub const fn blocks(blocks: u64) -> Self {
-        Self { block_size: BlockSize::B512, blocks, frames: None, words: 256, writers: 128, length_bytes: None }
+        Self {
+            block_size: BlockSize::B512,
+            blocks,
+            frames: None,
+            words: 256,
+            writers: 128,
+            length_bytes: None,
+            durability: Durability::Process,
+        }
     }
 
     /// Sets the block size.
@@ -70,6 +92,10 @@ impl Geometry {
     /// work, which has one as its spare and takes another while it writes a new block. With fewer, writes of new blocks
     /// end in [`NoSpace`](crate::Error::NoSpace). The default is one for each block and two for each writer, so that
     /// this never happens.
+    ///
+    /// With [`Durability::Power`] a block that is updated for the first time since a sync takes a frame until the next. The
+    /// more there are, the more blocks can be updated before an update must sync by itself; the default is one more for
+    /// every 128 blocks, and four, not two, for each writer.
     #[must_use]
     pub const fn frames(mut self, frames: u64) -> Self {
         self.frames = Some(frames);
@@ -100,6 +126,18 @@ impl Geometry {
         self
     }
 
+    /// Sets what the store survives: [`Durability::Process`] unless set. One in memory goes with its process.
+    #[must_use]
+    pub const fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// What the store survives.
+    pub const fn durability_class(&self) -> Durability {
+        self.durability
+    }
+
     /// The block size.
     pub const fn size_of_block(&self) -> BlockSize {
         self.block_size
@@ -112,9 +150,11 @@ impl Geometry {
 
     /// The number of frames.
     pub const fn frame_count(&self) -> u64 {
-        match self.frames {
-            Some(frames) => frames,
-            None => self.blocks.saturating_add(2 * self.writers as u64),
+        let writers = self.writers as u64;
+        match (self.frames, self.durability) {
+            (Some(frames), _) => frames,
+            (None, Durability::Process) => self.blocks.saturating_add(2 * writers),
+            (None, Durability::Power) => self.blocks.saturating_add(4 * writers + self.blocks / 128),
         }
     }
 
@@ -143,10 +183,14 @@ pub(super) const SECTION_ALIGN: u64 = 4096;
 /// Where each section of a store lies, in bytes from its start. Only a geometry that is possible has one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Layout {
+    /// With durability `power` only; else it is empty.
+    pub state: u64,
     pub words: u64,
     pub writers: u64,
     pub tags: u64,
     pub cells: u64,
+    /// With durability `power` only; else it is empty.
+    pub stamps: u64,
     pub frames: u64,
     /// The end of the last section: the file's length.
     pub end: u64,
@@ -164,7 +208,9 @@ impl Layout {
         bounds("blocks", geometry.blocks, 1, BLOCKS_MAX)?;
         bounds("frames", geometry.frame_count(), 2, CellLayout::FRAMES_MAX)?;
         bounds("words", geometry.words, 0, 1 << 24)?;
-        bounds("writers", geometry.writers.into(), 1, u16::MAX.into())?;
+        let power = geometry.durability == Durability::Power;
+        // One tag is that of limbo.
+        bounds("writers", geometry.writers.into(), 1, (u16::MAX - u16::from(power)).into())?;
         let block_bytes = geometry.block_size.bytes() as u64;
         bounds("bytes of contents", geometry.length(), 0, geometry.blocks * block_bytes)?;
 
@@ -175,15 +221,17 @@ impl Layout {
             end = (start + count * bytes).next_multiple_of(SECTION_ALIGN);
             start
         };
+        let state = section(power.into(), SECTION_ALIGN);
         let words = section(geometry.words, size_of::<Word>() as u64);
         let writers = section(geometry.writers.into(), size_of::<Slot>() as u64);
         let tags = section(geometry.frame_count(), size_of::<u16>() as u64);
         let cells = section(geometry.blocks, size_of::<u64>() as u64);
+        let stamps = section(if power { geometry.frame_count() } else { 0 }, size_of::<Stamp>() as u64);
         let frames = section(geometry.frame_count(), block_bytes);
         if usize::try_from(end).is_err() || i64::try_from(end).is_err() {
             return Err(OpenError::Geometry { reason: format!("{end} bytes cannot be mapped on this machine") });
         }
-        Ok(Self { words, writers, tags, cells, frames, end })
+        Ok(Self { state, words, writers, tags, cells, stamps, frames, end })
     }
 }
 
@@ -193,13 +241,15 @@ mod tests {
 
     #[test]
     fn sections_are_aligned_ordered_and_cost_what_is_promised() {
-        let geometry = Geometry::blocks(1 << 20);
-        let layout = Layout::of(&geometry).unwrap();
-        let starts = [layout.words, layout.writers, layout.tags, layout.cells, layout.frames, layout.end];
-        assert!(starts.is_sorted());
-        assert!(starts.iter().all(|start| start.is_multiple_of(SECTION_ALIGN)));
-        let beside = layout.end - (1 << 20) * 512;
-        assert!(beside * 100 <= 3 * (1 << 20) * 512, "{beside} bytes beside the blocks are over 3 %");
+        for (durability, percent) in [(Durability::Process, 3), (Durability::Power, 8)] {
+            let geometry = Geometry::blocks(1 << 20).durability(durability);
+            let at = Layout::of(&geometry).unwrap();
+            let starts = [at.state, at.words, at.writers, at.tags, at.cells, at.stamps, at.frames, at.end];
+            assert!(starts.is_sorted());
+            assert!(starts.iter().all(|start| start.is_multiple_of(SECTION_ALIGN)));
+            let beside = at.end - (1 << 20) * 512;
+            assert!(beside * 100 <= percent * (1 << 20) * 512, "{beside} bytes beside the blocks: over {percent} %");
+        }
     }
 
     #[test]

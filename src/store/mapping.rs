@@ -3,9 +3,11 @@
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use super::geometry::{Geometry, Layout, SECTION_ALIGN};
+use super::geometry::{Durability, Geometry, Layout, SECTION_ALIGN};
+use super::state::State;
 use crate::protocol::cell::CellLayout;
 use crate::protocol::copy::{BlockCopy, Words};
+use crate::protocol::durable::{Epochs, Stamp};
 use crate::protocol::memory::{Frame, Memory};
 use crate::protocol::slot::Slot;
 use crate::protocol::word::Word;
@@ -17,6 +19,10 @@ const _: () = {
     assert!(size_of::<Slot>() == 128 && align_of::<Slot>() <= SECTION_ALIGN as usize);
     assert!(size_of::<Word>() == 128 && align_of::<Word>() <= SECTION_ALIGN as usize);
     assert!(size_of::<AtomicU64>() == 8 && size_of::<AtomicU16>() == 2);
+    assert!(size_of::<Stamp>() == 24);
+    assert!(std::mem::offset_of!(Stamp, update) == 0);
+    assert!(std::mem::offset_of!(Stamp, check) == 8);
+    assert!(std::mem::offset_of!(Stamp, epoch) == 16);
     assert!(std::mem::offset_of!(Slot, spare) == 0);
     assert!(std::mem::offset_of!(Slot, reserve) == 8);
     assert!(std::mem::offset_of!(Slot, intent_block) == 16);
@@ -74,6 +80,10 @@ pub(super) struct Mapping<const W: usize, C> {
     tags: Section<AtomicU16>,
     frames: Section<Frame<W>>,
     slots: Section<Slot>,
+    /// Empty unless the durability is `power`.
+    stamps: Section<Stamp>,
+    /// Likewise.
+    state: Section<State>,
 }
 
 // SAFETY: a section is a shared view of items, as `&[T]` is.
@@ -88,6 +98,7 @@ impl<const W: usize, C> Mapping<W, C> {
     /// `layout.end` bytes at `base` stay mapped and readable as long as this or a copy of it is used (and writable as
     /// long as anything is stored through it), are aligned to [`SECTION_ALIGN`], and are accessed only as atomics.
     unsafe fn new(base: NonNull<u8>, geometry: &Geometry, layout: &Layout, copies: C) -> Self {
+        let power = geometry.durability_class() == Durability::Power;
         Self {
             copies,
             layout: CellLayout::for_frames(geometry.frame_count()),
@@ -99,6 +110,10 @@ impl<const W: usize, C> Mapping<W, C> {
             frames: unsafe { Section::new(base, layout.frames, geometry.frame_count()) },
             // SAFETY: as above.
             slots: unsafe { Section::new(base, layout.writers, geometry.writer_count().into()) },
+            // SAFETY: as above.
+            stamps: unsafe { Section::new(base, layout.stamps, if power { geometry.frame_count() } else { 0 }) },
+            // SAFETY: as above.
+            state: unsafe { Section::new(base, layout.state, power.into()) },
         }
     }
 }
@@ -144,6 +159,16 @@ impl<const W: usize, C: BlockCopy<W>> Memory<W> for Mapping<W, C> {
     #[inline(always)]
     fn frame(&self, frame: u64) -> Option<&Frame<W>> {
         self.frames.get(frame)
+    }
+
+    #[inline(always)]
+    fn stamp(&self, frame: u64) -> Option<&Stamp> {
+        self.stamps.get(frame)
+    }
+
+    #[inline(always)]
+    fn epochs(&self) -> Option<&Epochs> {
+        self.state.get(0).map(|state| &state.epochs)
     }
 
     #[inline(always)]
@@ -193,7 +218,8 @@ impl Engine {
     /// As for [`Mapping::new`].
     pub unsafe fn new(base: NonNull<u8>, geometry: &Geometry, layout: &Layout) -> Self {
         use super::geometry::BlockSize::{B512, B4096};
-        #[cfg(target_arch = "x86_64")]
+        // The recorder of the power cuts sees what is stored word by word.
+        #[cfg(all(target_arch = "x86_64", not(power_cuts)))]
         if let Some(avx512) = crate::protocol::copy::Avx512::detect() {
             return match geometry.size_of_block() {
                 // SAFETY: the caller's promise.
@@ -202,7 +228,7 @@ impl Engine {
                 B4096 => Self::Avx512By4096(unsafe { Mapping::new(base, geometry, layout, avx512) }),
             };
         }
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", not(power_cuts)))]
         if let Some(avx2) = crate::protocol::copy::Avx2::detect() {
             return match geometry.size_of_block() {
                 // SAFETY: the caller's promise.

@@ -1,11 +1,17 @@
 //! The store: blocks and heartbeat words in a mapped file, or in memory.
 
+mod flush;
 mod geometry;
 mod mapping;
+mod state;
 mod writer;
 
 #[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
 mod file;
+#[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
+mod fork;
+#[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
+mod open;
 #[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
 mod superblock;
 
@@ -17,15 +23,20 @@ use std::sync::Arc;
 
 use memmap2::{MmapOptions, MmapRaw};
 
-pub use geometry::{BlockSize, Geometry};
-pub use writer::{Comparison, Writer};
+pub use geometry::{BlockSize, Durability, Geometry};
+#[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
+pub use open::{CreateOptions, OpenOptions};
+pub use state::Recovery;
+pub use writer::{Comparison, Durable, DurableWriter, Writer};
 
 use crate::error::{Error, OpenError};
 pub use crate::protocol::audit::Check;
 use crate::protocol::memory::Memory;
 use crate::protocol::{self, Fault, block};
+use flush::Syncs;
 use geometry::Layout;
 use mapping::{Engine, Section, with_memory};
+use state::State;
 use writer::Writers;
 
 /// A block store: compare-and-write on blocks, compare-and-swap on heartbeat words.
@@ -61,12 +72,19 @@ pub struct Store {
 struct Shared {
     engine: Engine,
     words: Section<protocol::word::Word>,
+    /// Empty unless the durability is `power`.
+    state: Section<State>,
     geometry: Geometry,
     writers: Writers,
+    syncs: Syncs,
     layout: Layout,
     uuid: [u8; 16],
     file: Option<(PathBuf, File)>,
     writable: bool,
+    #[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
+    origin: fork::Origin,
+    /// What opening it recovered.
+    recovery: Option<Recovery>,
     /// What `engine` and `words` point into.
     _map: MmapRaw,
 }
@@ -80,8 +98,13 @@ impl fmt::Debug for Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        // A child of the process that opened it shares its locks: they are not the child's to drop.
+        if self.is_elsewhere() {
+            return;
+        }
         self.writers.release_all(self);
-        self.unlock_file();
+        #[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
+        self.close();
     }
 }
 
@@ -91,9 +114,12 @@ impl Drop for Shared {
 fn fault(shared: &Shared, fault: Fault, lba: u64) -> Error {
     match fault {
         Fault::NoSuchBlock => Error::LbaOutOfRange { lba, count: 1, blocks: shared.geometry.block_count() },
-        Fault::NoSpace => Error::NoSpace { frames: shared.geometry.frame_count() },
+        Fault::NoSpace | Fault::AllInLimbo => Error::NoSpace { frames: shared.geometry.frame_count() },
         Fault::DamagedCell { block, bits } => {
             Error::Corrupt { what: format!("the cell of block {block} holds {bits:#018x}, which names no frame") }
+        }
+        Fault::DamagedStamp { block, frame } => {
+            Error::Corrupt { what: format!("the stamp of frame {frame}, which holds block {block}, is another's") }
         }
         Fault::DamagedSlot { writer } => {
             Error::Corrupt { what: format!("the slot of writer {writer} names what does not exist") }
@@ -118,6 +144,14 @@ impl Shared {
             engine: unsafe { Engine::new(base, &geometry, &layout) },
             // SAFETY: as above.
             words: unsafe { Section::new(base, layout.words, geometry.word_count()) },
+            // SAFETY: as above.
+            state: unsafe {
+                Section::new(base, layout.state, (geometry.durability_class() == Durability::Power).into())
+            },
+            syncs: Syncs::default(),
+            #[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
+            origin: fork::Origin::here(),
+            recovery: None,
             writers: Writers::new(if writable { geometry.writer_count() } else { 0 }),
             geometry,
             layout,
@@ -173,8 +207,33 @@ impl Shared {
         Ok(())
     }
 
+    /// Whether this process may update blocks through this handle.
+    #[inline(always)]
     fn check_writable(&self) -> Result<(), Error> {
-        if self.writable { Ok(()) } else { Err(Error::ReadOnly) }
+        if self.writable && !self.is_elsewhere() { Ok(()) } else { Err(self.not_writable()) }
+    }
+
+    #[cold]
+    fn not_writable(&self) -> Error {
+        if self.writable { Error::Forked } else { Error::ReadOnly }
+    }
+
+    /// Whether this is a child of the process that opened the store.
+    #[inline(always)]
+    fn is_elsewhere(&self) -> bool {
+        #[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
+        return self.origin.is_elsewhere();
+        #[cfg(not(all(target_os = "linux", target_endian = "little", target_pointer_width = "64")))]
+        return false;
+    }
+
+    /// The state page, with durability `power`.
+    fn state(&self) -> Option<&State> {
+        self.state.get(0)
+    }
+
+    fn check_power(&self) -> Result<(), Error> {
+        if self.state().is_some() { Ok(()) } else { Err(Error::NotPower) }
     }
 
     /// Locks a writer slot against other processes; `false` if one has it. In memory there are none.
@@ -185,15 +244,6 @@ impl Shared {
     fn unlock_slot(&self, index: u16) {
         // Dropping a lock fails only for a descriptor that is not open; this one is.
         let _ = self.set_slot_lock(index, false);
-    }
-
-    /// Drops the lock on the file at once: a child process between fork and exec may hold the descriptor for longer.
-    fn unlock_file(&self) {
-        #[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
-        if let Some((_, file)) = &self.file {
-            // As in `unlock_slot`.
-            let _ = file::try_lock(file, 0, file::Lock::Unlock);
-        }
     }
 
     #[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
@@ -237,8 +287,9 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::BufferLength`] unless `data` is a whole number of blocks; [`Error::LbaOutOfRange`];
-    /// [`Error::ReadOnly`]; [`Error::NoSpace`]; [`Error::TooManyWriters`]; [`Error::Corrupt`]. After the first two
-    /// nothing was changed; after another the blocks before the one it names, or before some block, were.
+    /// [`Error::ReadOnly`]; [`Error::NoSpace`]; [`Error::TooManyWriters`]; [`Error::Forked`]; [`Error::Corrupt`];
+    /// [`Error::Sync`] where no frame is free until a sync is done, and it fails. After the first two nothing was
+    /// changed; after another the blocks before the one it names, or before some block, were.
     pub fn write(&self, lba: u64, data: &[u8]) -> Result<(), Error> {
         self.shared.check_writable()?;
         if data.is_empty() {
@@ -255,10 +306,48 @@ impl Store {
     /// # Errors
     /// [`Error::Miscompare`] with the offset of the first byte that differs and the block found;
     /// [`Error::BufferLength`]; [`Error::LbaOutOfRange`]; [`Error::ReadOnly`]; [`Error::NoSpace`];
-    /// [`Error::TooManyWriters`]; [`Error::Corrupt`]. After each of them nothing was changed.
+    /// [`Error::TooManyWriters`]; [`Error::Forked`]; [`Error::Corrupt`]; [`Error::Sync`] as for
+    /// [`write`](Self::write). After each of them nothing was changed.
     pub fn compare_and_write(&self, lba: u64, expected: &[u8], new: &[u8]) -> Result<(), Error> {
         self.shared.check_writable()?;
         self.shared.writers.with(&self.shared, |writer| writer.compare_and_write(&self.shared, lba, expected, new))
+    }
+
+    /// Puts on the disk all that took effect before it was called, by whomever. Calls at the same time share one
+    /// `fdatasync`.
+    ///
+    /// With [`Durability::Power`] that survives a cut of the power, whatever is updated afterwards. With
+    /// [`Durability::Process`] it does so only if nothing is. In memory there is no disk, and nothing to do.
+    ///
+    /// # Errors
+    /// [`Error::Sync`]: what is on the disk is not known; the next sync that succeeds puts all of it there.
+    /// [`Error::ReadOnly`]; [`Error::Corrupt`].
+    pub fn sync(&self) -> Result<(), Error> {
+        self.shared.check_writable()?;
+        match self.shared.state() {
+            Some(state) => self.shared.sync_past(state.epochs.after_updates()),
+            None => self.shared.sync_past(0),
+        }
+    }
+
+    /// Updates that return once they are on the disk: SCSI's FUA. Those of several threads at the same time share one
+    /// `fdatasync`.
+    ///
+    /// # Errors
+    /// [`Error::NotPower`], as the store's durability is [`Durability::Process`].
+    pub fn durable(&self) -> Result<Durable<'_>, Error> {
+        self.shared.check_power()?;
+        Ok(Durable { shared: &self.shared })
+    }
+
+    /// What opening the store recovered, if it had not been closed before the power was cut.
+    pub fn recovery(&self) -> Option<Recovery> {
+        self.shared.recovery
+    }
+
+    /// What the last recovery of the store did, whoever opened it then.
+    pub fn last_recovery(&self) -> Option<Recovery> {
+        self.shared.state()?.last_recovery()
     }
 
     /// Claims a writer: for threads that update much.
@@ -333,154 +422,6 @@ impl Store {
         with_memory!(&self.shared.engine, memory => protocol::audit::check(memory, progress))
     }
 }
-
-#[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
-mod on_file {
-    use super::*;
-    use file::{Access, NewFile, OpenFile};
-
-    impl Store {
-        /// Makes a store in a new file, for its owner alone (mode 0600), all its space allocated.
-        /// [`CreateOptions`] has other ways.
-        ///
-        /// # Errors
-        /// See [`OpenError`]; no file is left behind.
-        pub fn create(path: impl AsRef<Path>, geometry: Geometry) -> Result<Self, OpenError> {
-            CreateOptions::new(geometry).create(path)
-        }
-
-        /// Opens a store, beside others who may have it open. Costs the same whatever its size.
-        ///
-        /// # Errors
-        /// See [`OpenError`].
-        pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-            Self::open_as(path.as_ref(), Access::Shared)
-        }
-
-        /// As [`open`](Self::open), but never writes to the file; needs no permission to.
-        ///
-        /// # Errors
-        /// See [`OpenError`].
-        pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-            Self::open_as(path.as_ref(), Access::ReadOnly)
-        }
-
-        /// Opens a store that nobody else, in this process or another, has open: nobody can open it until this handle
-        /// is gone. For checking it.
-        ///
-        /// # Errors
-        /// [`OpenError::InUse`]; see [`OpenError`] for others.
-        pub fn open_exclusive(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-            Self::open_as(path.as_ref(), Access::Exclusive)
-        }
-
-        fn open_as(path: &Path, access: Access) -> Result<Self, OpenError> {
-            Self::map(file::open(path, access)?, path, access != Access::ReadOnly)
-        }
-
-        fn map(open: OpenFile, path: &Path, writable: bool) -> Result<Self, OpenError> {
-            let OpenFile { file, geometry, layout, uuid } = open;
-            let mut options = MmapOptions::new();
-            options.len(layout.end as usize);
-            let map = if writable { options.map_raw(&file) } else { options.map_raw_read_only(&file) };
-            let map = map.map_err(|source| OpenError::Io { path: path.into(), doing: "mapping it", source })?;
-            let file = Some((path.to_path_buf(), file));
-            Ok(Self { shared: Arc::new(Shared::new(map, geometry, layout, uuid, file, writable)) })
-        }
-    }
-
-    /// How to make a store's file, where [`Store::create`] is not enough.
-    ///
-    /// ```
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use casblock::{CreateOptions, Geometry};
-    ///
-    /// # let folder = tempfile::tempdir()?;
-    /// # let path = folder.path().join("cluster.casb");
-    /// let store = CreateOptions::new(Geometry::blocks(1 << 20)).sparse(true).mode(0o660).create(path)?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[derive(Clone, Copy, Debug)]
-    pub struct CreateOptions {
-        geometry: Geometry,
-        sparse: bool,
-        replace: bool,
-        mode: u32,
-    }
-
-    impl CreateOptions {
-        /// As [`Store::create`].
-        pub const fn new(geometry: Geometry) -> Self {
-            Self { geometry, sparse: false, replace: false, mode: 0o600 }
-        }
-
-        /// Whether space is taken only as blocks are written. A full disk is then no error but a SIGBUS, which kills
-        /// the process that writes.
-        #[must_use]
-        pub const fn sparse(mut self, sparse: bool) -> Self {
-            self.sparse = sparse;
-            self
-        }
-
-        /// Whether a file of that name is replaced, unless somebody has it open as a store.
-        #[must_use]
-        pub const fn replace(mut self, replace: bool) -> Self {
-            self.replace = replace;
-            self
-        }
-
-        /// The file's permissions, from which the process's umask is taken away: 0o600 unless set.
-        #[must_use]
-        pub const fn mode(mut self, mode: u32) -> Self {
-            self.mode = mode;
-            self
-        }
-
-        /// Makes the store.
-        ///
-        /// # Errors
-        /// See [`OpenError`]; no file is left behind.
-        pub fn create(&self, path: impl AsRef<Path>) -> Result<Store, OpenError> {
-            self.create_filled(path, |_| Ok(()))
-        }
-
-        /// Makes the store, lets `fill` write to it, and only then gives it its name: whoever finds the file finds it
-        /// filled. If `fill` fails, or the process is killed meanwhile, no file is left behind (a kill leaves a hidden
-        /// one on file systems without unnamed files, O_TMPFILE, or if it falls between the two steps of replacing).
-        ///
-        /// # Errors
-        /// What `fill` gives, or an [`OpenError`].
-        pub fn create_filled<E: From<OpenError>>(
-            &self,
-            path: impl AsRef<Path>,
-            fill: impl FnOnce(&Store) -> Result<(), E>,
-        ) -> Result<Store, E> {
-            let path = path.as_ref();
-            // Both are decided when the file gets its name; but whoever fills a store wants to know before.
-            if self.replace {
-                file::lock_old(path)?;
-            } else if path.symlink_metadata().is_ok() {
-                return Err(OpenError::Exists { path: path.into() }.into());
-            }
-            let new = NewFile::create(path, &self.geometry, self.sparse, self.mode)?;
-            let OpenFile { file, geometry, layout, uuid } = &new.open;
-            let file = file.try_clone().map_err(|source| OpenError::Io {
-                path: path.into(),
-                doing: "duplicating its descriptor",
-                source,
-            })?;
-            let open = OpenFile { file, geometry: *geometry, layout: *layout, uuid: *uuid };
-            let store = Store::map(open, path, true)?;
-            fill(&store)?;
-            new.publish(self.replace)?;
-            Ok(store)
-        }
-    }
-}
-
-#[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
-pub use on_file::CreateOptions;
 
 /// A heartbeat word: 8 bytes that change by hardware compare-and-swap, and tell others that their owner lives.
 ///

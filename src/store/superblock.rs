@@ -4,17 +4,22 @@ use std::path::Path;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::geometry::{BlockSize, Geometry, Layout};
+use super::geometry::{BlockSize, Durability, Geometry, Layout};
 use crate::error::OpenError;
 
 /// The first eight bytes of every store.
 const MAGIC: [u8; 8] = *b"casblock";
 
-/// The version of the format that this library writes and reads.
-pub(super) const FORMAT_VERSION: u32 = 1;
+/// The newest version of the format that this library reads.
+const NEWEST_VERSION: u32 = 2;
 
-/// `process`: survives the death of any process at any instruction. The only one in version 1.
-const DURABILITY_PROCESS: u32 = 0;
+/// The version of the format of a store of this durability, and the number that says so in the superblock.
+const fn version_and_number(durability: Durability) -> (u32, u32) {
+    match durability {
+        Durability::Process => (1, 0),
+        Durability::Power => (2, 1),
+    }
+}
 
 /// The superblock as it lies in the file; all numbers are little-endian.
 #[derive(Clone, Copy, Pod, Zeroable, PartialEq, Eq, Debug)]
@@ -30,7 +35,7 @@ pub(super) struct Superblock {
     durability: u32,
     length_bytes: u64,
     uuid: [u8; 16],
-    /// Zero in version 1.
+    /// Zero.
     reserved: [u32; 13],
     /// CRC-32C of all bytes before it.
     checksum: u32,
@@ -57,15 +62,16 @@ const _: () = {
 impl Superblock {
     /// The superblock of a new store.
     pub fn new(geometry: &Geometry, uuid: [u8; 16]) -> Self {
+        let (version, durability) = version_and_number(geometry.durability_class());
         let mut superblock = Self {
             magic: MAGIC,
-            version: FORMAT_VERSION,
+            version,
             block_size: geometry.size_of_block().bytes() as u32,
             blocks: geometry.block_count(),
             frames: geometry.frame_count(),
             words: geometry.word_count(),
             writers: geometry.writer_count().into(),
-            durability: DURABILITY_PROCESS,
+            durability,
             length_bytes: geometry.length(),
             uuid,
             reserved: [0; 13],
@@ -96,8 +102,8 @@ impl Superblock {
             let reason = "it does not begin with the magic bytes";
             return Err(OpenError::NotAStore { path: path.into(), reason });
         }
-        if superblock.version > FORMAT_VERSION {
-            let (found, supported) = (superblock.version, FORMAT_VERSION);
+        if superblock.version > NEWEST_VERSION {
+            let (found, supported) = (superblock.version, NEWEST_VERSION);
             return Err(OpenError::NewerVersion { path: path.into(), found, supported });
         }
         let expected = superblock.expected_checksum();
@@ -106,12 +112,11 @@ impl Superblock {
             return Err(damaged(format!("checksum {found:08x}, but its bytes give {expected:08x}")));
         }
         // From here on only a superblock that was made to look so can be wrong; it is not trusted all the same.
-        if superblock.version != FORMAT_VERSION {
-            return Err(damaged(format!("format version {}", superblock.version)));
-        }
-        if superblock.durability != DURABILITY_PROCESS {
-            return Err(damaged(format!("durability {}", superblock.durability)));
-        }
+        let said = (superblock.version, superblock.durability);
+        let durability = [Durability::Process, Durability::Power]
+            .into_iter()
+            .find(|durability| version_and_number(*durability) == said)
+            .ok_or_else(|| damaged(format!("format version {} with durability {}", said.0, said.1)))?;
         if superblock.reserved != [0; 13] {
             return Err(damaged("reserved bytes that are not zero".into()));
         }
@@ -123,7 +128,8 @@ impl Superblock {
             .frames(superblock.frames)
             .words(superblock.words)
             .writers(writers)
-            .length_bytes(superblock.length_bytes);
+            .length_bytes(superblock.length_bytes)
+            .durability(durability);
         let layout = Layout::of(&geometry).map_err(|error| damaged(error.to_string()))?;
         if file_bytes < layout.end {
             return Err(OpenError::Truncated { path: path.into(), bytes: file_bytes, needed: layout.end });

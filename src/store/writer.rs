@@ -57,6 +57,7 @@ impl Writer {
 
     /// As [`Store::compare_and_write`](crate::Store::compare_and_write).
     pub fn compare_and_write(&mut self, lba: u64, expected: &[u8], new: &[u8]) -> Result<(), Error> {
+        self.shared.check_writable()?;
         self.state.compare_and_write(&self.shared, lba, expected, new)
     }
 
@@ -86,6 +87,7 @@ impl Writer {
         expected: &mut [u8],
         new: &[u8],
     ) -> Result<Comparison, Error> {
+        self.shared.check_writable()?;
         match self.state.attempt(&self.shared, lba, expected, new)? {
             Outcome::Written => Ok(Comparison::Written),
             Outcome::Miscompare { offset } => {
@@ -97,6 +99,7 @@ impl Writer {
 
     /// As [`Store::write`](crate::Store::write).
     pub fn write(&mut self, lba: u64, data: &[u8]) -> Result<(), Error> {
+        self.shared.check_writable()?;
         self.state.write(&self.shared, lba, data)
     }
 
@@ -104,11 +107,94 @@ impl Writer {
     pub fn read(&self, lba: u64, out: &mut [u8]) -> Result<(), Error> {
         self.shared.read(lba, out)
     }
+
+    /// As [`Store::durable`](crate::Store::durable): updates that return once they are on the disk.
+    ///
+    /// # Errors
+    /// [`Error::NotPower`].
+    pub fn durable(&mut self) -> Result<DurableWriter<'_>, Error> {
+        self.shared.check_power()?;
+        Ok(DurableWriter { writer: self })
+    }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
+        if self.shared.is_elsewhere() {
+            // The slot is that of the process this one was forked from.
+            return;
+        }
         self.shared.writers.release(&self.shared, &mut self.state);
+    }
+}
+
+/// Updates of a [`Store`](crate::Store) that return once they are on the disk.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use casblock::{Durability, Geometry, Store};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("cluster.casb");
+/// let store = Store::create(&path, Geometry::blocks(8).durability(Durability::Power))?;
+/// store.durable()?.compare_and_write(7, &[0; 512], &[1; 512])?; // survives a cut of the power from here on
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Durable<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+}
+
+impl Durable<'_> {
+    /// As [`Store::compare_and_write`](crate::Store::compare_and_write), and syncs it. A miscompare is not an update: the
+    /// block that was found may not be on the disk yet.
+    ///
+    /// # Errors
+    /// As there. After [`Error::Sync`] the block has been replaced (unless no frame was free).
+    pub fn compare_and_write(&self, lba: u64, expected: &[u8], new: &[u8]) -> Result<(), Error> {
+        self.update(|writer| writer.compare_and_write(self.shared, lba, expected, new))
+    }
+
+    /// As [`Store::write`](crate::Store::write), and syncs it.
+    ///
+    /// # Errors
+    /// As there. After [`Error::Sync`] the blocks have been replaced (unless no frame was free).
+    pub fn write(&self, lba: u64, data: &[u8]) -> Result<(), Error> {
+        if data.is_empty() {
+            return self.shared.check_writable();
+        }
+        self.update(|writer| writer.write(self.shared, lba, data))
+    }
+
+    fn update(&self, operate: impl FnOnce(&mut WriterState) -> Result<(), Error>) -> Result<(), Error> {
+        self.shared.check_writable()?;
+        let epoch = self.shared.writers.with(self.shared, |writer| {
+            operate(writer)?;
+            Ok(writer.updated())
+        })?;
+        // Without the writer: others may use it while this waits for the disk.
+        self.shared.sync_past(epoch)
+    }
+}
+
+/// Updates by a [`Writer`] that return once they are on the disk.
+#[derive(Debug)]
+pub struct DurableWriter<'a> {
+    writer: &'a mut Writer,
+}
+
+impl DurableWriter<'_> {
+    /// As [`Durable::compare_and_write`].
+    pub fn compare_and_write(&mut self, lba: u64, expected: &[u8], new: &[u8]) -> Result<(), Error> {
+        self.writer.compare_and_write(lba, expected, new)?;
+        self.writer.shared.sync_past(self.writer.state.updated())
+    }
+
+    /// As [`Durable::write`].
+    pub fn write(&mut self, lba: u64, data: &[u8]) -> Result<(), Error> {
+        self.writer.write(lba, data)?;
+        self.writer.shared.sync_past(self.writer.state.updated())
     }
 }
 
@@ -132,14 +218,14 @@ impl WriterState {
             return Err(Error::BufferLength { bytes: wrong, expected: "one block", block_size: block_bytes });
         }
         let writer = self.protocol.as_mut().expect("released only by drop");
+        let mut room = Room::default();
         loop {
             let attempt = with_memory!(&self.engine, memory => {
                 writer.compare_and_write(memory, lba, expected, new, &mut self.found)
             });
             match attempt {
                 Ok(outcome) => return Ok(outcome),
-                Err(Fault::NoSpace) if shared.writers.clear_dead(shared)? => {}
-                Err(it) => return Err(fault(shared, it, lba)),
+                Err(it) => room.make(shared, it, lba)?,
             }
         }
     }
@@ -150,6 +236,11 @@ impl WriterState {
             Outcome::Written => Ok(()),
             Outcome::Miscompare { offset } => Err(self.miscompare(lba, offset)),
         }
+    }
+
+    /// The epoch from after the last update.
+    fn updated(&self) -> u64 {
+        self.protocol.as_ref().expect("released only by drop").updated()
     }
 
     #[cold]
@@ -175,15 +266,37 @@ fn write_to<const W: usize>(
 ) -> Result<(), Error> {
     shared.check_range(lba, data.len(), 8 * W)?;
     for (lba, data) in (lba..).zip(data.chunks_exact(8 * W)) {
-        loop {
-            match writer.write(memory, lba, data) {
-                Ok(()) => break,
-                Err(Fault::NoSpace) if shared.writers.clear_dead(shared)? => {}
-                Err(it) => return Err(fault(shared, it, lba)),
-            }
+        let mut room = Room::default();
+        while let Err(it) = writer.write(memory, lba, data) {
+            room.make(shared, it, lba)?;
         }
     }
     Ok(())
+}
+
+/// What was done so that an operation finds a free frame.
+#[derive(Default)]
+struct Room {
+    syncs: u32,
+}
+
+impl Room {
+    /// Others may be faster and take the frames that a sync frees. Who met with that so often has no room.
+    const SYNCS_MAX: u32 = 100;
+
+    /// After `it`, sees that trying again may do better; gives the error if not.
+    #[cold]
+    #[inline(never)]
+    fn make(&mut self, shared: &Shared, it: Fault, lba: u64) -> Result<(), Error> {
+        match (it, shared.state()) {
+            (Fault::NoSpace, _) if shared.writers.clear_dead(shared)? => Ok(()),
+            (Fault::AllInLimbo, Some(state)) if self.syncs < Self::SYNCS_MAX => {
+                self.syncs += 1;
+                shared.sync_past(state.epochs.after_updates())
+            }
+            _ => Err(fault(shared, it, lba)),
+        }
+    }
 }
 
 /// Nobody in this process has the slot.
@@ -325,19 +438,17 @@ impl Writers {
         if !shared.lock_slot(index)? {
             return Ok(None);
         }
-        let mut claimed = with_memory!(&shared.engine, memory => block::Writer::claim(memory, index));
-        if claimed.as_ref().is_err_and(|it| *it == Fault::NoSpace) && self.clear_dead(shared)? {
-            claimed = with_memory!(&shared.engine, memory => block::Writer::claim(memory, index));
-        }
-        match claimed {
-            Ok(writer) => Ok(Some(WriterState {
-                engine: shared.engine,
-                protocol: Some(writer),
-                found: vec![0; shared.geometry.size_of_block().bytes()].into(),
-            })),
-            Err(it) => {
-                shared.unlock_slot(index);
-                Err(fault(shared, it, 0))
+        let mut room = Room::default();
+        loop {
+            match with_memory!(&shared.engine, memory => block::Writer::claim(memory, index)) {
+                Ok(writer) => {
+                    return Ok(Some(WriterState {
+                        engine: shared.engine,
+                        protocol: Some(writer),
+                        found: vec![0; shared.geometry.size_of_block().bytes()].into(),
+                    }));
+                }
+                Err(it) => room.make(shared, it, 0).inspect_err(|_| shared.unlock_slot(index))?,
             }
         }
     }

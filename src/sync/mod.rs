@@ -14,3 +14,15 @@ mod model;
 
 #[cfg(loom)]
 pub use model::{AtomicU16, AtomicU64, Killed, Ordering, fence, kill_this_thread_after, run_until_killed, steps_taken};
+
+/// Writes a file's changed pages to the disk, those changed through a mapping as well.
+#[cfg(all(not(loom), not(power_cuts), target_os = "linux"))]
+pub(crate) fn fdatasync(file: &std::fs::File) -> std::io::Result<()> {
+    rustix::io::retry_on_intr(|| rustix::fs::fdatasync(file)).map_err(Into::into)
+}
+
+/// As above.
+#[cfg(all(not(loom), not(power_cuts), not(target_os = "linux")))]
+pub(crate) fn fdatasync(file: &std::fs::File) -> std::io::Result<()> {
+    file.sync_data()
+}

@@ -98,6 +98,20 @@ macro_rules! stepped {
                 step();
                 self.0.compare_exchange(current, new, success, failure)
             }
+
+            /// Adds to the value; gives the one before.
+            #[track_caller]
+            pub fn fetch_add(&self, addend: $int, order: Ordering) -> $int {
+                step();
+                self.0.fetch_add(addend, order)
+            }
+
+            /// Raises the value to at least `least`; gives the one before.
+            #[track_caller]
+            pub fn fetch_max(&self, least: $int, order: Ordering) -> $int {
+                step();
+                self.0.fetch_max(least, order)
+            }
         }
     };
 }
