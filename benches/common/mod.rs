@@ -17,11 +17,17 @@ pub fn image(round: u8) -> [u8; BLOCK] {
 
 /// A store in memory whose blocks all hold `image(1)`.
 pub fn store(blocks: u64) -> Store {
-    let store = Store::in_memory(Geometry::blocks(blocks)).expect("memory");
+    filled(Geometry::blocks(blocks))
+}
+
+/// Likewise, of any geometry.
+pub fn filled(geometry: Geometry) -> Store {
+    let store = Store::in_memory(geometry).expect("memory");
     let mut writer = store.writer().expect("a slot");
-    for lba in 0..blocks {
+    for lba in 0..geometry.block_count() {
         writer.write(lba, &image(1)).expect("in range");
     }
+    drop(writer);
     store
 }
 

@@ -105,9 +105,11 @@ const fn update_bits(block: u64, sequence: u64) -> u64 {
 
 /// The checksum of a frame that holds `sequence` of `block`, given that of its bytes.
 fn checksum(bytes_checksum: u32, block: u64, sequence: u64, frame: u64) -> u32 {
-    [block, sequence, frame]
-        .iter()
-        .fold(bytes_checksum, |sum, number| crc32c::crc32c_append(sum, &number.to_le_bytes()))
+    let mut head = [0; 24];
+    for (field, number) in head.chunks_exact_mut(8).zip([block, sequence, frame]) {
+        field.copy_from_slice(&number.to_le_bytes());
+    }
+    crc32c::crc32c_append(bytes_checksum, &head)
 }
 
 impl Stamp {

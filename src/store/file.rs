@@ -104,6 +104,12 @@ pub(super) fn hold_off_others(file: &File, kind: Lock) -> io::Result<Option<Hold
     Ok(Some(HoldOff { file }))
 }
 
+/// Asks the kernel to begin to read a part of the file.
+pub(super) fn will_need(file: &File, offset: u64, bytes: u64) {
+    // A hint: if it is not taken, what is read is waited for.
+    let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(bytes), rustix::fs::Advice::WillNeed);
+}
+
 /// This boot of this machine, and this file.
 pub(super) fn incarnation(file: &File) -> io::Result<Incarnation> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;

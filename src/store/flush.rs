@@ -1,7 +1,8 @@
 //! Syncs: putting on the disk what was updated, once for all who ask at the same time.
 
-use std::io;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::{io, mem};
 
 use super::mapping::with_memory;
 use super::{Shared, fault};
@@ -15,17 +16,57 @@ use crate::sync::Ordering::Relaxed;
 /// Threads wait for each other here, and only here: for the disk they would wait in any case.
 #[derive(Default, Debug)]
 pub(super) struct Syncs {
-    leading: Mutex<bool>,
+    queue: Mutex<Queue>,
+    /// A thread has come to wait.
+    come: Condvar,
+    /// A sync is done, or has failed.
     done: Condvar,
 }
 
+/// Who waits for a sync.
+#[derive(Default, Debug)]
+struct Queue {
+    /// Some thread leads.
+    leading: bool,
+    /// Threads that the next sync will be for.
+    waiting: u32,
+    /// As many as there were a sync ago: those it was for, and those who came meanwhile.
+    regulars: u32,
+    /// How long the last sync took.
+    duration: Duration,
+}
+
+impl Syncs {
+    /// A thread that panics here has changed nothing that another could misunderstand.
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits a little for those whom the last sync served, and who may be back at once: one sync for all is twice as good
+    /// as two for half of them each.
+    fn gather(&self, queue: MutexGuard<'_, Queue>) {
+        let patience = queue.duration / 4;
+        let regulars = queue.regulars;
+        let waited = self.come.wait_timeout_while(queue, patience, |queue| queue.waiting < regulars);
+        let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        queue.regulars = mem::take(&mut queue.waiting);
+    }
+}
+
 /// Ends a thread's lead, also when it panics.
-struct Lead<'a>(&'a Syncs);
+struct Lead<'a> {
+    syncs: &'a Syncs,
+    since: Instant,
+}
 
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
-        *self.0.leading.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        self.0.done.notify_all();
+        let mut queue = self.syncs.queue();
+        queue.leading = false;
+        queue.regulars += queue.waiting;
+        queue.duration = self.since.elapsed();
+        drop(queue);
+        self.syncs.done.notify_all();
     }
 }
 
@@ -36,23 +77,23 @@ impl Shared {
     /// are served by one of them, all together.
     pub(super) fn sync_past(&self, epoch: u64) -> Result<(), Error> {
         let Some(state) = self.state() else { return self.flush().map_err(|source| Error::Sync { source }) };
-        loop {
-            let mut leading = self.syncs.leading.lock().unwrap_or_else(PoisonError::into_inner);
-            loop {
-                if state.epochs.is_past(epoch) {
-                    return Ok(());
-                }
-                if !*leading {
-                    break;
-                }
-                leading = self.syncs.done.wait(leading).unwrap_or_else(PoisonError::into_inner);
-            }
-            *leading = true;
-            drop(leading);
-            let lead = Lead(&self.syncs);
-            self.sync_now()?;
-            drop(lead);
+        if state.epochs.is_past(epoch) {
+            return Ok(());
         }
+        let mut queue = self.syncs.queue();
+        queue.waiting += 1;
+        self.syncs.come.notify_one();
+        while queue.leading {
+            queue = self.syncs.done.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            if state.epochs.is_past(epoch) {
+                return Ok(());
+            }
+        }
+        queue.leading = true;
+        self.syncs.gather(queue);
+        let _lead = Lead { syncs: &self.syncs, since: Instant::now() };
+        // It begins after `epoch` was read.
+        self.sync_now()
     }
 
     /// Puts on the disk all that took effect before.

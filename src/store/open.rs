@@ -146,6 +146,10 @@ impl OpenOptions {
     }
 }
 
+/// How far ahead of a recovery the kernel is asked to read: as long as a disk takes to read that much, the checksums of
+/// what comes before it are computed.
+const READ_AHEAD_BYTES: u64 = 64 << 20;
+
 impl Shared {
     /// Sees to it that the store is whole and noted as in use. Whoever calls it holds off those who open or close it.
     fn enter(&mut self, recover: bool, progress: impl FnMut(u64, u64)) -> Result<(), OpenError> {
@@ -161,7 +165,7 @@ impl Shared {
         }
         let mut recovery = None;
         if recover || left == Left::CutOff {
-            recovery = Some(self.recover(state, progress));
+            recovery = Some(self.recover(state, file, progress));
             self.flush().map_err(failed("writing what was recovered"))?;
         }
         if recovery.is_some() || left != Left::InUse {
@@ -172,10 +176,20 @@ impl Shared {
         Ok(())
     }
 
-    fn recover(&self, state: &State, mut progress: impl FnMut(u64, u64)) -> Recovery {
+    fn recover(&self, state: &State, file: &File, mut progress: impl FnMut(u64, u64)) -> Recovery {
         let start = Instant::now();
         let all = 2 * self.geometry.frame_count();
-        let found = with_memory!(&self.engine, memory => recovery::recover(memory, |done| progress(done, all)));
+        let block_bytes = self.geometry.size_of_block().bytes() as u64;
+        file::will_need(file, self.layout.tags, self.layout.frames - self.layout.tags);
+        let mut asked = self.layout.frames;
+        let found = with_memory!(&self.engine, memory => recovery::recover(memory, |done| {
+            let wanted = (self.layout.frames + done * block_bytes + READ_AHEAD_BYTES).min(self.layout.end);
+            if wanted > asked {
+                file::will_need(file, asked, wanted - asked);
+                asked = wanted;
+            }
+            progress(done, all);
+        }));
         state.reset_epochs();
         let recovery = Recovery {
             at_unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
