@@ -67,6 +67,22 @@ fn a_store_in_use_when_the_machine_went_down_is_recovered_once() {
     assert_eq!((closed.recovery(), closed.last_recovery()), (None, Some(recovery)));
 }
 
+/// A recovery that is given up, here by a panic, is begun anew by the next who opens the store.
+#[test]
+fn a_recovery_that_does_not_end_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("store"), folder.path().join("copy"));
+    let store = Store::create(&path, power(8)).unwrap();
+    store.write(3, &block(7)).unwrap();
+    store.sync().unwrap();
+    std::fs::copy(&path, &copy).unwrap();
+    let given_up =
+        std::panic::catch_unwind(|| OpenOptions::new().open_with_progress(&copy, |_, _| panic!("given up")).map(drop));
+    assert!(given_up.is_err());
+    let recovered = Store::open(&copy).unwrap();
+    assert_eq!((recovered.recovery().map(|it| it.blocks), read(&recovered, 3)), (Some(1), 7));
+}
+
 #[test]
 fn a_closed_store_needs_no_recovery_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();

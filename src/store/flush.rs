@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use std::{io, mem};
 
 use super::mapping::with_memory;
+use super::state::State;
 use super::{Shared, fault};
 use crate::error::Error;
 use crate::protocol::durable;
@@ -105,10 +106,7 @@ impl Shared {
         if failed.is_some() {
             self.make_dirty();
         }
-        if let Err(source) = self.flush() {
-            state.note_failure();
-            return Err(Error::Sync { source });
-        }
+        self.flush_or_note(state).map_err(|source| Error::Sync { source })?;
         if let Some(failed) = failed {
             state.note_made_good(failed);
         }
@@ -117,11 +115,16 @@ impl Shared {
     }
 
     /// Writes the file's changed pages to the disk; in memory there is none.
-    pub(super) fn flush(&self) -> io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
         match &self.file {
             Some((_, file)) => crate::sync::fdatasync(file),
             None => Ok(()),
         }
+    }
+
+    /// As [`flush`](Self::flush), in a store of durability `power`: a failure is noted for the syncs to come.
+    pub(super) fn flush_or_note(&self, state: &State) -> io::Result<()> {
+        self.flush().inspect_err(|_| state.note_failure())
     }
 
     /// Makes the kernel hold every page of the store for changed. Once writing some has failed, it may hold for written

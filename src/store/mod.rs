@@ -83,6 +83,8 @@ struct Shared {
     writable: bool,
     #[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
     origin: fork::Origin,
+    /// Whether opening it came to its end, so that it is whole and noted as in use: with durability `power`.
+    entered: bool,
     /// What opening it recovered.
     recovery: Option<Recovery>,
     /// What `engine` and `words` point into.
@@ -151,6 +153,7 @@ impl Shared {
             syncs: Syncs::default(),
             #[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
             origin: fork::Origin::here(),
+            entered: false,
             recovery: None,
             writers: Writers::new(if writable { geometry.writer_count() } else { 0 }),
             geometry,

@@ -166,13 +166,14 @@ impl Shared {
         let mut recovery = None;
         if recover || left == Left::CutOff {
             recovery = Some(self.recover(state, file, progress));
-            self.flush().map_err(failed("writing what was recovered"))?;
+            self.flush_or_note(state).map_err(failed("writing what was recovered"))?;
         }
         if recovery.is_some() || left != Left::InUse {
             state.note_in_use(now);
-            self.flush().map_err(failed("noting that it is in use"))?;
+            self.flush_or_note(state).map_err(failed("noting that it is in use"))?;
         }
         self.recovery = recovery;
+        self.entered = true;
         Ok(())
     }
 
@@ -208,7 +209,7 @@ impl Shared {
     pub(super) fn close(&self) {
         let Some((_, file)) = &self.file else { return };
         if let Some(state) = self.state()
-            && self.writable
+            && self.entered
             && let Ok(Some(transition)) = file::hold_off_others(file, Lock::Exclusive)
         {
             // A store that is not noted as closed is recovered at the worst.
@@ -216,7 +217,7 @@ impl Shared {
                 && self.sync_past(state.epochs.after_updates()).is_ok()
             {
                 state.note_closed();
-                let _ = self.flush();
+                let _ = self.flush_or_note(state);
             }
             unlock(file);
             drop(transition);
