@@ -73,10 +73,17 @@ pub enum Error {
     /// The store was not made to survive a cut of the power.
     #[error("the store's durability is `process`: no update of it is made to survive a cut of the power")]
     NotPower,
-    /// The disk did not take what was to be synced. A durable update has taken effect, but may be lost in a cut of the
-    /// power; the next sync that succeeds covers it.
+    /// The disk did not take what was to be synced; nothing was changed. Also of an update that found no free frame until a
+    /// sync is done. What is on the disk is not known, but with durability `power` nothing is lost that was there: the next
+    /// sync that succeeds covers all.
     #[error("syncing: {source}")]
     Sync {
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The update was made, but the disk did not take it: it may be lost in a cut of the power, until a sync succeeds.
+    #[error("the update was made, but syncing it failed: {source}")]
+    NotSynced {
         /// The system's reason.
         source: io::Error,
     },
@@ -102,7 +109,7 @@ fn blocks_named(lba: u64, count: u64) -> String {
     }
 }
 
-/// Why a store could not be made, opened or checked. No file was made or changed.
+/// Why a store could not be made, opened or checked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -171,6 +178,13 @@ pub enum OpenError {
     /// Somebody has the store for itself, to check, replace, recover or close it.
     #[error("{}: is being checked, replaced, recovered or closed; try again when that is done", path.display())]
     Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The store must be recovered, but a process has it open that does not see it so: one that sees another boot id, or
+    /// another file. Some containers are given boot ids of their own.
+    #[error("{}: has to be recovered, but a process has it open for which the machine, or the file, is another (a container with a boot id of its own?)", path.display())]
+    InUseElsewhere {
         /// The file.
         path: PathBuf,
     },

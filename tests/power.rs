@@ -8,7 +8,7 @@ use casblock::{CreateOptions, Durability, Error, Geometry, OpenError, OpenOption
 
 const STATE: u64 = 4096;
 const STARTED: u64 = STATE;
-const BOOT: u64 = STATE + 520;
+const BOOT: u64 = STATE + 648;
 
 fn power(blocks: u64) -> Geometry {
     Geometry::blocks(blocks).writers(4).words(4).durability(Durability::Power)
@@ -188,6 +188,20 @@ fn threads_that_sync_at_the_same_time_share_syncs() {
     let syncs = number(&path, STARTED) - before;
     assert!(syncs <= THREADS * UPDATES, "{syncs} syncs");
     println!("{} durable updates, {syncs} syncs", THREADS * UPDATES);
+    assert!(store.check().is_clean());
+}
+
+/// A recovery under one who works on would give his frames to others.
+#[test]
+fn a_store_in_use_by_one_who_sees_another_boot_is_not_recovered() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let store = Store::create(&path, power(8)).unwrap();
+    store.write(3, &block(7)).unwrap();
+    reboot(&path);
+    assert!(matches!(Store::open(&path), Err(OpenError::InUseElsewhere { .. })));
+    assert!(matches!(Store::open_read_only(&path), Err(OpenError::NeedsRecovery { .. })));
+    store.write(3, &block(8)).unwrap();
     assert!(store.check().is_clean());
 }
 

@@ -5,7 +5,8 @@
 //!
 //! - A frame's **stamp** says what it holds: the block, the sequence, a CRC-32C over both and the bytes. A writer
 //!   prepares it with the frame and **commits** it once its exchange has succeeded. So a stamp that is committed, and
-//!   whose CRC is right, proves that the frame holds one complete update that took place.
+//!   whose CRC is right, proves that the frame holds one complete update that took place. Whoever replaces a frame sees
+//!   to it first that its stamp is committed: only the newest update of a block may not be.
 //! - A frame that was replaced is in **limbo** until a sync that began afterwards is done. Before that it may be the only
 //!   one on the disk that holds its block.
 //!
@@ -14,8 +15,9 @@
 //! Syncs are numbered as they begin: that is the **epoch**. A frame in a cell has the epoch from before it was staged in
 //! its stamp, one in limbo the epoch from after it was replaced.
 //!
-//! > No sync relies on a frame that was put in place and replaced in the same epoch: one that began before found an older
-//! > frame, which is in limbo still; one that begins after finds a newer.
+//! > No sync relies on a frame that was put in place and replaced in the same epoch. One that began before relies on the
+//! > frame that was there when it began, or on a later one that is in limbo as well: it was committed before it was
+//! > replaced, and the sync, which saw it replaced or in place, wrote that. One that begins after finds a newer frame.
 //!
 //! So a block that is updated again and again between two syncs takes one frame of limbo, not one an update.
 
@@ -126,6 +128,10 @@ impl Stamp {
         // ORDERING [frame-recycled]: pairs with the Release fence in `Writer::stage`.
         // - We found the stamp of a later use of the frame: the cell that named it is seen to have moved.
         // - We found this one's: whether it is committed by us or another is all the same.
+        if self.update.load(Acquire) == uncommitted | COMMITTED {
+            return Ok(());
+        }
+        // ORDERING [frame-recycled]: as above.
         match self.update.compare_exchange(uncommitted, uncommitted | COMMITTED, Acquire, Acquire) {
             Ok(_) => Ok(()),
             Err(found) if found == uncommitted | COMMITTED => Ok(()),
@@ -143,6 +149,11 @@ impl Stamp {
     /// Whether the stamp's checksum is that of a frame with these bytes. Only while nobody else is at work.
     pub fn proves(&self, block: u64, sequence: u64, frame: u64, bytes: &[u8]) -> bool {
         u64::from(checksum(crc32c::crc32c(bytes), block, sequence, frame)) == self.check.load(Relaxed) >> 32
+    }
+
+    /// Whether the stamp is that of a frame that holds nothing, and never did since the stamp was cleared.
+    pub fn is_clear(&self) -> bool {
+        [&self.update, &self.check, &self.epoch].iter().all(|field| field.load(Relaxed) == 0)
     }
 
     /// Makes the stamp that of a frame that holds nothing. Only while nobody else is at work.
@@ -256,6 +267,11 @@ impl Writer {
         let displaced = mem.layout().frame(current);
         let displaced_stamp = mem.stamp(displaced).ok_or(Fault::DamagedCell { block, bits: current.bits() })?;
         let spare = self.find_spare(mem)?;
+        // Before it is replaced: afterwards nobody would look for it, whom a death or a stop kept from doing so.
+        if displaced_stamp.commit(block, mem.layout().sequence(current)).is_err() {
+            let seen = load(cell);
+            return if seen == current { Err(Fault::DamagedStamp { block, frame: displaced }) } else { Ok(Err(seen)) };
+        }
         let bytes_checksum = match *staged {
             Some(checksum) => checksum,
             None => {

@@ -74,6 +74,8 @@ fn scan<const W: usize>(mem: &impl Memory<W>, writer: u16, start: u64) -> Result
             // It was taken and came back between our look and the exchange.
             // ORDERING [frame-freed]: as in `put_in_limbo`.
             tag.store(LIMBO, Release);
+            // Another's pass may have gone by meanwhile.
+            count_given_back(slot);
             fruitless = Pass::NoneButInLimbo;
             continue;
         }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -114,7 +114,10 @@ pub(super) fn will_need(file: &File, offset: u64, bytes: u64) {
 pub(super) fn incarnation(file: &File) -> io::Result<Incarnation> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let boot = boot_halves(&text).ok_or_else(|| io::Error::other(format!("the boot id is {text:?}")))?;
-    Ok(Incarnation { boot, inode: file.metadata()?.ino() })
+    let metadata = file.metadata()?;
+    let born = metadata.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+    let born_ns = born.map_or(0, |born| born.as_nanos() as u64);
+    Ok(Incarnation { boot, device: metadata.dev(), inode: metadata.ino(), born_ns })
 }
 
 /// The 16 bytes of a UUID in its text form, as two little-endian halves.

@@ -37,6 +37,9 @@ struct Queue {
     duration: Duration,
 }
 
+/// The longest that a leader waits for others to join: a disk that stalled once is not waited for again.
+const PATIENCE_MAX: Duration = Duration::from_millis(2);
+
 impl Syncs {
     /// A thread that panics here has changed nothing that another could misunderstand.
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -46,7 +49,7 @@ impl Syncs {
     /// Waits a little for those whom the last sync served, and who may be back at once: one sync for all is twice as good
     /// as two for half of them each.
     fn gather(&self, queue: MutexGuard<'_, Queue>) {
-        let patience = queue.duration / 4;
+        let patience = (queue.duration / 4).min(PATIENCE_MAX);
         let regulars = queue.regulars;
         let waited = self.come.wait_timeout_while(queue, patience, |queue| queue.waiting < regulars);
         let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -97,20 +100,34 @@ impl Shared {
         self.sync_now()
     }
 
+    /// As [`sync_past`](Self::sync_past), for an update that has been made.
+    pub(super) fn sync_update(&self, epoch: u64) -> Result<(), Error> {
+        self.sync_past(epoch).map_err(|error| match error {
+            Error::Sync { source } => Error::NotSynced { source },
+            other => other,
+        })
+    }
+
     /// Puts on the disk all that took effect before.
     fn sync_now(&self) -> Result<(), Error> {
         let Some(state) = self.state() else { return Ok(()) };
         let number = state.epochs.begin();
         with_memory!(&self.engine, memory => durable::commit_all(memory)).map_err(|it| fault(self, it, 0))?;
+        self.flush_all(state).map_err(|source| Error::Sync { source })?;
+        state.epochs.complete(number);
+        Ok(())
+    }
+
+    /// Writes to the disk what has been changed, and all that may have failed to get there before.
+    pub(super) fn flush_all(&self, state: &State) -> io::Result<()> {
         let failed = state.not_made_good();
         if failed.is_some() {
             self.make_dirty();
         }
-        self.flush_or_note(state).map_err(|source| Error::Sync { source })?;
+        state.flush(|| self.flush())?;
         if let Some(failed) = failed {
             state.note_made_good(failed);
         }
-        state.epochs.complete(number);
         Ok(())
     }
 
@@ -120,11 +137,6 @@ impl Shared {
             Some((_, file)) => crate::sync::fdatasync(file),
             None => Ok(()),
         }
-    }
-
-    /// As [`flush`](Self::flush), in a store of durability `power`: a failure is noted for the syncs to come.
-    pub(super) fn flush_or_note(&self, state: &State) -> io::Result<()> {
-        self.flush().inspect_err(|_| state.note_failure())
     }
 
     /// Makes the kernel hold every page of the store for changed. Once writing some has failed, it may hold for written
@@ -155,7 +167,10 @@ fn make_dirty<const W: usize>(mem: &impl Memory<W>) {
         }
         if let (Some(stamp), Some(frame)) = (mem.stamp(frame), mem.frame(frame)) {
             touch(&stamp.epoch);
-            touch(&frame.0[0]);
+            // A frame that never held anything may be a hole in the file.
+            if !stamp.is_clear() {
+                touch(&frame.0[0]);
+            }
         }
     }
     // The state page changes with every sync.

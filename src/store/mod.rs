@@ -42,7 +42,8 @@ use writer::Writers;
 /// A block store: compare-and-write on blocks, compare-and-swap on heartbeat words.
 ///
 /// It is shared: by clones of this handle, by threads, and, if it is a file, by processes that open it. Any of them may
-/// be killed at any instruction without harm to the others; none ever waits for another.
+/// be killed at any instruction without harm to the others; none ever waits for another, but for the disk where
+/// [`Durability::Power`] makes an update sync first.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -323,8 +324,9 @@ impl Store {
     /// [`Durability::Process`] it does so only if nothing is. In memory there is no disk, and nothing to do.
     ///
     /// # Errors
-    /// [`Error::Sync`]: what is on the disk is not known; the next sync that succeeds puts all of it there.
-    /// [`Error::ReadOnly`]; [`Error::Corrupt`].
+    /// [`Error::Sync`]: what is on the disk is not known. With [`Durability::Power`] the next sync that succeeds puts all of it
+    /// there; with [`Durability::Process`] the kernel may have given some of it up.
+    /// [`Error::ReadOnly`]; [`Error::Forked`]; [`Error::Corrupt`].
     pub fn sync(&self) -> Result<(), Error> {
         self.shared.check_writable()?;
         match self.shared.state() {

@@ -96,22 +96,23 @@ impl OpenOptions {
         Self { access: Access::Shared, recover: false }
     }
 
-    /// As [`Store::open_read_only`].
+    /// As [`Store::open_read_only`]. Of this and the two below the last that is called counts.
     #[must_use]
     pub const fn read_only(mut self) -> Self {
-        self.access = Access::ReadOnly;
+        (self.access, self.recover) = (Access::ReadOnly, false);
         self
     }
 
     /// As [`Store::open_exclusive`].
     #[must_use]
     pub const fn exclusive(mut self) -> Self {
-        self.access = Access::Exclusive;
+        (self.access, self.recover) = (Access::Exclusive, false);
         self
     }
 
     /// Opens it exclusively, and recovers it even if it does not look as if it needed to be: after a disk was pulled out,
-    /// or the file system was shut down by an error, while the machine went on. Means nothing where the durability is
+    /// or the file system was shut down by an error, while the machine went on; or after a copy that was made while the
+    /// store was in use was written back over its file. Means nothing where the durability is
     /// [`Durability::Process`](crate::Durability::Process).
     #[must_use]
     pub const fn recover(mut self) -> Self {
@@ -140,7 +141,7 @@ impl OpenOptions {
         let path = path.as_ref();
         let (open, transition) = file::open(path, self.access)?;
         let mut shared = Store::map(open, path, self.access != Access::ReadOnly)?;
-        shared.enter(self.recover, progress)?;
+        shared.enter(*self, progress)?;
         drop(transition);
         Ok(Store { shared: Arc::new(shared) })
     }
@@ -152,28 +153,42 @@ const READ_AHEAD_BYTES: u64 = 64 << 20;
 
 impl Shared {
     /// Sees to it that the store is whole and noted as in use. Whoever calls it holds off those who open or close it.
-    fn enter(&mut self, recover: bool, progress: impl FnMut(u64, u64)) -> Result<(), OpenError> {
+    fn enter(&mut self, options: OpenOptions, progress: impl FnMut(u64, u64)) -> Result<(), OpenError> {
         let (Some(state), Some((path, file))) = (self.state(), &self.file) else { return Ok(()) };
         let failed = |doing| move |source| OpenError::Io { path: path.clone(), doing, source };
         let now = file::incarnation(file).map_err(failed("asking for the boot id (/proc must be mounted)"))?;
-        let left = state.left(now);
+        let left = state.left(&now);
         if !self.writable {
             return match left {
                 Left::CutOff => Err(OpenError::NeedsRecovery { path: path.clone() }),
-                Left::Closed | Left::InUse => Ok(()),
+                Left::Closed | Left::InUse { .. } => Ok(()),
             };
         }
+        // Others hold this lock as long as they have the store open; nobody opens it meanwhile.
+        let alone = file::try_lock(file, 0, Lock::Exclusive).map_err(failed("locking"))?;
+        if alone {
+            state.note_killed_in_flush();
+        }
         let mut recovery = None;
-        if recover || left == Left::CutOff {
+        if options.recover || left == Left::CutOff {
+            if !alone {
+                return Err(OpenError::InUseElsewhere { path: path.clone() });
+            }
+            // What was chosen must be on the disk before what was not is cleared.
+            state.note_recovering();
+            self.flush_all(state).map_err(failed("noting that it is being recovered"))?;
             recovery = Some(self.recover(state, file, progress));
-            self.flush_or_note(state).map_err(failed("writing what was recovered"))?;
+            self.flush_all(state).map_err(failed("writing what was recovered"))?;
         }
-        if recovery.is_some() || left != Left::InUse {
-            state.note_in_use(now);
-            self.flush_or_note(state).map_err(failed("noting that it is in use"))?;
+        if recovery.is_some() || left != (Left::InUse { on_disk: true }) {
+            state.note_entered(&now);
+            self.flush_all(state).map_err(failed("noting that it is in use"))?;
+            state.note_in_use();
         }
-        self.recovery = recovery;
-        self.entered = true;
+        if options.access != Access::Exclusive {
+            file::try_lock(file, 0, Lock::Shared).map_err(failed("locking"))?;
+        }
+        (self.recovery, self.entered) = (recovery, true);
         Ok(())
     }
 
@@ -210,17 +225,19 @@ impl Shared {
         let Some((_, file)) = &self.file else { return };
         if let Some(state) = self.state()
             && self.entered
-            && let Ok(Some(transition)) = file::hold_off_others(file, Lock::Exclusive)
+            // Most of the work is done here, while others may still open the store.
+            && self.sync_past(state.epochs.after_updates()).is_ok()
+            && let Ok(Some(held_off)) = file::hold_off_others(file, Lock::Exclusive)
         {
             // A store that is not noted as closed is recovered at the worst.
             if file::try_lock(file, 0, Lock::Exclusive).unwrap_or(false)
                 && self.sync_past(state.epochs.after_updates()).is_ok()
             {
                 state.note_closed();
-                let _ = self.flush_or_note(state);
+                let _ = self.flush_all(state);
             }
             unlock(file);
-            drop(transition);
+            drop(held_off);
         }
         unlock(file);
     }
@@ -283,7 +300,10 @@ impl CreateOptions {
     /// Makes the store.
     ///
     /// # Errors
-    /// See [`OpenError`]; no file is left behind.
+    /// See [`OpenError`]; no file is left behind, unless the last step failed, which with [`Durability::Power`] puts its
+    /// name on the disk.
+    ///
+    /// [`Durability::Power`]: crate::Durability::Power
     pub fn create(&self, path: impl AsRef<Path>) -> Result<Store, OpenError> {
         self.create_filled(path, |_| Ok(()))
     }
@@ -315,7 +335,7 @@ impl CreateOptions {
         })?;
         let open = OpenFile { file, geometry: *geometry, layout: *layout, uuid: *uuid };
         let mut shared = Store::map(open, path, true)?;
-        shared.enter(false, |_, _| {})?;
+        shared.enter(OpenOptions::new(), |_, _| {})?;
         let store = Store { shared: Arc::new(shared) };
         fill(&store)?;
         if let Some(state) = store.shared.state() {

@@ -1,5 +1,7 @@
 //! The state page of a store of durability `power`: which syncs there were, whether it was closed, what was recovered.
 
+use std::io;
+
 use crate::protocol::durable::{Counter, Epochs};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
@@ -14,12 +16,12 @@ pub(super) struct State {
     failed: Counter,
     /// As many of them as have been made good: everything was written anew since.
     made_good: Counter,
-    /// 0: closed. 1: in use since the boot below.
+    /// How many threads, of all processes, are writing to the disk, or were killed at that.
+    flushing: Counter,
+    /// One of the phases below.
     phase: AtomicU64,
-    /// Linux's boot id: two halves.
-    boot: [AtomicU64; 2],
-    /// The file's inode: a copy of a store in use is recovered as well.
-    inode: AtomicU64,
+    /// Who has it in use.
+    used_by: [AtomicU64; INCARNATION_FIELDS],
     /// What the last recovery did: [`Recovery`]'s fields.
     recovery: [AtomicU64; RECOVERY_FIELDS],
 }
@@ -30,22 +32,42 @@ const _: () = {
     assert!(offset_of!(State, epochs) == 0 && offset_of!(Epochs, completed) == 128);
     assert!(offset_of!(State, failed) == 256);
     assert!(offset_of!(State, made_good) == 384);
+    assert!(offset_of!(State, flushing) == 512);
     // In one sector of 512 bytes, apart from what changes with every sync.
-    assert!(offset_of!(State, phase) == 512);
-    assert!(offset_of!(State, boot) == 520);
-    assert!(offset_of!(State, inode) == 536);
-    assert!(offset_of!(State, recovery) == 544);
-    assert!(size_of::<State>() <= 4096);
+    assert!(offset_of!(State, phase) == 1024 - 384);
+    assert!(offset_of!(State, used_by) == 648);
+    assert!(offset_of!(State, recovery) == 688);
+    assert!(size_of::<State>() <= 1024);
 };
 
+/// All of it is on the disk.
 const CLOSED: u64 = 0;
-const IN_USE: u64 = 1;
+/// In use; that may not be on the disk yet.
+const ENTERED: u64 = 1;
+/// In use, which is on the disk.
+const IN_USE: u64 = 2;
+/// A recovery has begun, and is not done. (So is any other number.)
+const RECOVERING: u64 = 3;
 
 /// Who is using a store: one boot of one machine, on one file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Incarnation {
+    /// Linux's boot id, in two halves.
     pub boot: [u64; 2],
+    /// The file's device.
+    pub device: u64,
+    /// Its inode there.
     pub inode: u64,
+    /// When the file was made, in nanoseconds since 1970: an inode is used again. 0 if the file system does not know.
+    pub born_ns: u64,
+}
+
+const INCARNATION_FIELDS: usize = 5;
+
+impl Incarnation {
+    fn fields(&self) -> [u64; INCARNATION_FIELDS] {
+        [self.boot[0], self.boot[1], self.device, self.inode, self.born_ns]
+    }
 }
 
 /// How a store was left.
@@ -53,9 +75,10 @@ pub(super) struct Incarnation {
 pub(super) enum Left {
     /// Closed by the last who had it open: all of it is on the disk.
     Closed,
-    /// In use, by those who have it open now, or who were killed: the kernel still has all they wrote.
-    InUse,
-    /// In use before the machine started, or it is a copy: it must be recovered.
+    /// In use, by those who have it open now, or who were killed: the kernel still has all they wrote. Whether it is
+    /// known that the disk says so.
+    InUse { on_disk: bool },
+    /// In use before the machine started, or it is a copy, or a recovery did not end: it must be recovered.
     CutOff,
 }
 
@@ -99,20 +122,34 @@ impl Recovery {
 
 impl State {
     /// How the store was left, seen from `now`. Whoever asks holds off those who open and close it.
-    pub fn left(&self, now: Incarnation) -> Left {
-        let boot = [self.boot[0].load(Relaxed), self.boot[1].load(Relaxed)];
+    pub fn left(&self, now: &Incarnation) -> Left {
+        if self.epochs.completed.0.load(Relaxed) > self.epochs.started.0.load(Relaxed) {
+            // No writer leaves it so.
+            return Left::CutOff;
+        }
+        let used_by = std::array::from_fn(|field| self.used_by[field].load(Relaxed));
         match self.phase.load(Relaxed) {
             CLOSED => Left::Closed,
-            IN_USE if (Incarnation { boot, inode: self.inode.load(Relaxed) }) == now => Left::InUse,
+            phase @ (ENTERED | IN_USE) if now.fields() == used_by => Left::InUse { on_disk: phase == IN_USE },
             _ => Left::CutOff,
         }
     }
 
+    /// Notes that a recovery begins. It must be on the disk before anything is changed.
+    pub fn note_recovering(&self) {
+        self.phase.store(RECOVERING, Relaxed);
+    }
+
     /// Notes that the store is in use from now on. It must be on the disk before anything is updated.
-    pub fn note_in_use(&self, now: Incarnation) {
-        self.boot[0].store(now.boot[0], Relaxed);
-        self.boot[1].store(now.boot[1], Relaxed);
-        self.inode.store(now.inode, Relaxed);
+    pub fn note_entered(&self, now: &Incarnation) {
+        for (field, value) in self.used_by.iter().zip(now.fields()) {
+            field.store(value, Relaxed);
+        }
+        self.phase.store(ENTERED, Relaxed);
+    }
+
+    /// Notes that the disk knows that the store is in use.
+    pub fn note_in_use(&self) {
         self.phase.store(IN_USE, Relaxed);
     }
 
@@ -126,8 +163,24 @@ impl State {
         for counter in [&self.epochs.started, &self.epochs.completed] {
             counter.0.store(1, Relaxed);
         }
-        for counter in [&self.failed, &self.made_good] {
-            counter.0.store(0, Relaxed);
+    }
+
+    /// Writes to the disk by `flush`; a failure is noted.
+    pub fn flush(&self, flush: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.flushing.0.fetch_add(1, Relaxed);
+        let flushed = flush();
+        if flushed.is_err() {
+            self.note_failure();
+        }
+        self.flushing.0.fetch_sub(1, Relaxed);
+        flushed
+    }
+
+    /// Notes as failures what those may have met with who were killed in a flush. Only while nobody else is at work.
+    pub fn note_killed_in_flush(&self) {
+        if self.flushing.0.load(Relaxed) != 0 {
+            self.note_failure();
+            self.flushing.0.store(0, Relaxed);
         }
     }
 
@@ -135,13 +188,14 @@ impl State {
     pub fn not_made_good(&self) -> Option<u64> {
         // ORDERING [failed]: pairs with the exchange in `note_failure`.
         // - We see that a sync failed: what it was to write is written anew.
-        // - We do not: it fails after our sync has begun, which covers nothing that it was to cover, or fails as well.
+        // - We do not: then our flush meets with the same error. The kernel tells each open file of it once; those opened
+        //   later are not told, but they find the failure noted.
         let failed = self.failed.0.load(Acquire);
-        (failed != self.made_good.0.load(Relaxed)).then_some(failed)
+        (self.made_good.0.load(Relaxed) < failed).then_some(failed)
     }
 
     /// Notes that a sync failed: the kernel may hold for written what is not.
-    pub fn note_failure(&self) {
+    fn note_failure(&self) {
         // ORDERING [failed]: pairs with the load in `not_made_good`, which tells what it brings about.
         self.failed.0.fetch_add(1, Release);
     }
@@ -190,17 +244,42 @@ mod tests {
     fn a_store_in_use_is_so_in_one_boot_and_one_file() {
         // SAFETY: as above.
         let state: State = unsafe { std::mem::zeroed() };
-        let now = Incarnation { boot: [1, 2], inode: 3 };
-        assert_eq!(state.left(now), Left::Closed);
-        state.note_in_use(now);
-        assert_eq!(state.left(now), Left::InUse);
-        for other in
-            [Incarnation { boot: [9, 2], ..now }, Incarnation { boot: [1, 9], ..now }, Incarnation { inode: 9, ..now }]
-        {
-            assert_eq!(state.left(other), Left::CutOff, "{other:?}");
+        let now = Incarnation { boot: [1, 2], device: 3, inode: 4, born_ns: 5 };
+        assert_eq!(state.left(&now), Left::Closed);
+        state.note_entered(&now);
+        assert_eq!(state.left(&now), Left::InUse { on_disk: false });
+        state.note_in_use();
+        assert_eq!(state.left(&now), Left::InUse { on_disk: true });
+        for other in [
+            Incarnation { boot: [9, 2], ..now },
+            Incarnation { boot: [1, 9], ..now },
+            Incarnation { device: 9, ..now },
+            Incarnation { inode: 9, ..now },
+            Incarnation { born_ns: 9, ..now },
+        ] {
+            assert_eq!(state.left(&other), Left::CutOff, "{other:?}");
         }
+        state.note_recovering();
+        assert_eq!(state.left(&now), Left::CutOff);
         state.note_closed();
-        assert_eq!(state.left(now), Left::Closed);
+        assert_eq!(state.left(&now), Left::Closed);
+        state.epochs.complete(1);
+        assert_eq!(state.left(&now), Left::CutOff, "a sync is done that has not begun");
+    }
+
+    #[test]
+    fn who_was_killed_in_a_flush_may_have_met_with_a_failure() {
+        // SAFETY: as above.
+        let state: State = unsafe { std::mem::zeroed() };
+        state.flush(|| Ok(())).unwrap();
+        state.note_killed_in_flush();
+        assert_eq!(state.not_made_good(), None);
+        let died = std::panic::catch_unwind(|| state.flush(|| panic!("as if killed")));
+        assert!(died.is_err());
+        state.note_killed_in_flush();
+        assert_eq!(state.not_made_good(), Some(1));
+        state.note_killed_in_flush();
+        assert_eq!(state.not_made_good(), Some(1), "once");
     }
 
     #[test]

@@ -151,7 +151,7 @@ impl Durable<'_> {
     /// block that was found may not be on the disk yet.
     ///
     /// # Errors
-    /// As there. After [`Error::Sync`] the block has been replaced (unless no frame was free).
+    /// As there; [`Error::NotSynced`].
     pub fn compare_and_write(&self, lba: u64, expected: &[u8], new: &[u8]) -> Result<(), Error> {
         self.update(|writer| writer.compare_and_write(self.shared, lba, expected, new))
     }
@@ -159,7 +159,7 @@ impl Durable<'_> {
     /// As [`Store::write`](crate::Store::write), and syncs it.
     ///
     /// # Errors
-    /// As there. After [`Error::Sync`] the blocks have been replaced (unless no frame was free).
+    /// As there; [`Error::NotSynced`].
     pub fn write(&self, lba: u64, data: &[u8]) -> Result<(), Error> {
         if data.is_empty() {
             return self.shared.check_writable();
@@ -174,7 +174,7 @@ impl Durable<'_> {
             Ok(writer.updated())
         })?;
         // Without the writer: others may use it while this waits for the disk.
-        self.shared.sync_past(epoch)
+        self.shared.sync_update(epoch)
     }
 }
 
@@ -188,13 +188,13 @@ impl DurableWriter<'_> {
     /// As [`Durable::compare_and_write`].
     pub fn compare_and_write(&mut self, lba: u64, expected: &[u8], new: &[u8]) -> Result<(), Error> {
         self.writer.compare_and_write(lba, expected, new)?;
-        self.writer.shared.sync_past(self.writer.state.updated())
+        self.writer.shared.sync_update(self.writer.state.updated())
     }
 
     /// As [`Durable::write`].
     pub fn write(&mut self, lba: u64, data: &[u8]) -> Result<(), Error> {
         self.writer.write(lba, data)?;
-        self.writer.shared.sync_past(self.writer.state.updated())
+        self.writer.shared.sync_update(self.writer.state.updated())
     }
 }
 
