@@ -34,7 +34,7 @@ pub fn recover<const W: usize>(mem: &impl Memory<W>, mut progress: impl FnMut(u6
         let (Some(stamp), Some(tag)) = (mem.stamp(frame), mem.tag(frame)) else { continue };
         let chosen = stamp.committed().is_some_and(|(block, sequence)| {
             let cell = usize::try_from(block).ok().and_then(|block| newest.get(block));
-            cell.is_some_and(|cell| *cell == mem.layout().cell(sequence, frame))
+            cell.is_some_and(|cell| !cell.is_unwritten() && *cell == mem.layout().cell(sequence, frame))
         });
         if chosen {
             store_if_other(&stamp.epoch, 0);

@@ -172,7 +172,8 @@ pub(super) fn settle<const W: usize>(mem: &impl Memory<W>, writer: u16) -> Resul
     let slot = mem.slot(writer).ok_or(Fault::DamagedSlot { writer })?;
     if let (Some(_), Some(block)) = (mem.epochs(), block_announced(slot)) {
         // A sync finds an update that is not committed by the intent that goes below.
-        durable::commit(mem, block)?;
+        durable::commit(mem, block)
+            .map_err(|it| if it == Fault::NoSuchBlock { Fault::DamagedSlot { writer } } else { it })?;
     }
     // ORDERING [death]: each store below stands after those before it, so that a death between any two leaves a slot
     // that `resolve` reads as it did before.
