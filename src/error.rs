@@ -67,6 +67,9 @@ pub enum Error {
     /// The store was opened read-only.
     #[error("the store was opened read-only")]
     ReadOnly,
+    /// Repairing a store needs it opened exclusively, with no writer claimed.
+    #[error("the store can be repaired only by one who opened it exclusively, while no writer is claimed")]
+    NotExclusive,
     /// The store was opened before this process was forked from its parent, whose writer slots those are.
     #[error("this process was forked while the store was open: it may read, but must open the store anew to update it")]
     Forked,

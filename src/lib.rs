@@ -12,7 +12,7 @@
 //! | do without a file | [`Store::in_memory`]: works on every platform |
 //! | update blocks | [`Store::compare_and_write`], [`Store::write`], [`Writer`] |
 //! | tell others that you live | [`Store::word`] |
-//! | check a store | [`Store::open_exclusive`], [`Store::check`] |
+//! | check and mend a store | [`Store::check`], [`Store::open_exclusive`], [`Store::repair`] |
 //!
 //! Stores in files need Linux on a 64-bit little-endian machine; elsewhere those functions do not exist. What is
 //! guaranteed, and what is not, stands in `README.md`; how it works and why it is right, in `docs/design.md`.
@@ -35,7 +35,7 @@ mod store;
 pub use error::{Error, Miscompare, OpenError};
 #[cfg(not(loom))]
 pub use store::{
-    BlockSize, Check, Comparison, Durability, Durable, DurableWriter, Geometry, Recovery, Store, Word, Writer,
+    BlockSize, Check, Comparison, Durability, Durable, DurableWriter, Geometry, Recovery, Repair, Store, Word, Writer,
 };
 #[cfg(all(not(loom), target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
 pub use store::{CreateOptions, OpenOptions};

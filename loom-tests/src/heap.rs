@@ -102,7 +102,7 @@ impl Heap {
 
     /// Asserts that every frame is in one place.
     pub fn assert_clean(&self) {
-        let check = audit::check(self, |_| {});
+        let check = audit::check(self, true, |_| {});
         assert!(check.is_clean(), "{check:?}");
     }
 }

@@ -116,14 +116,14 @@ fn checksum(bytes_checksum: u32, block: u64, sequence: u64, frame: u64) -> u32 {
 
 impl Stamp {
     /// Prepares the stamp of a frame whose bytes have the checksum `bytes_checksum`.
-    fn prepare(&self, block: u64, sequence: u64, frame: u64, bytes_checksum: u32) {
+    pub(super) fn prepare(&self, block: u64, sequence: u64, frame: u64, bytes_checksum: u32) {
         let sum = checksum(bytes_checksum, block, sequence, frame);
         self.check.store(u64::from(sum) << 32 | sequence >> LOW_BITS, Relaxed);
         self.update.store(update_bits(block, sequence), Relaxed);
     }
 
     /// Commits the stamp, if it still is that of this update. Otherwise the frame has been replaced, and taken again.
-    fn commit(&self, block: u64, sequence: u64) -> Result<(), u64> {
+    pub(super) fn commit(&self, block: u64, sequence: u64) -> Result<(), u64> {
         let uncommitted = update_bits(block, sequence);
         // ORDERING [frame-recycled]: pairs with the Release fence in `Writer::stage`.
         // - We found the stamp of a later use of the frame: the cell that named it is seen to have moved.
@@ -146,7 +146,13 @@ impl Stamp {
         (update & COMMITTED != 0).then_some((update >> 32, sequence))
     }
 
-    /// Whether the stamp's checksum is that of a frame with these bytes. Only while nobody else is at work.
+    /// Whether the stamp is that of this update, committed or not.
+    pub fn is_of(&self, block: u64, sequence: u64) -> bool {
+        self.update.load(Relaxed) & !COMMITTED == update_bits(block, sequence)
+            && self.check.load(Relaxed) & u64::from(u32::MAX) == sequence >> LOW_BITS
+    }
+
+    /// Whether the stamp's checksum is that of a frame with these bytes.
     pub fn proves(&self, block: u64, sequence: u64, frame: u64, bytes: &[u8]) -> bool {
         u64::from(checksum(crc32c::crc32c(bytes), block, sequence, frame)) == self.check.load(Relaxed) >> 32
     }

@@ -25,6 +25,7 @@
 //! | [`block`] | read, write, compare-and-write |
 //! | [`durable`] | durability `power`: stamps, epochs, limbo |
 //! | [`recovery`] | making a store whole after a cut of the power |
+//! | [`repair`] | putting right what a check finds wrong |
 //! | [`word`] | heartbeat words |
 //! | [`audit`] | the invariants, verified |
 
@@ -36,6 +37,7 @@ pub mod durable;
 pub mod memory;
 pub mod pool;
 pub mod recovery;
+pub mod repair;
 pub mod slot;
 pub mod word;
 

@@ -85,7 +85,7 @@ fn scan<const W: usize>(mem: &impl Memory<W>, writer: u16, start: u64) -> Result
 }
 
 /// Whether no sync needs the frame any more, which is in limbo.
-fn has_left_limbo<const W: usize>(mem: &impl Memory<W>, frame: u64) -> bool {
+pub(super) fn has_left_limbo<const W: usize>(mem: &impl Memory<W>, frame: u64) -> bool {
     match (mem.epochs(), mem.stamp(frame)) {
         (Some(epochs), Some(stamp)) => epochs.is_past(stamp.epoch.load(Relaxed)),
         _ => false,

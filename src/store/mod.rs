@@ -1,5 +1,6 @@
 //! The store: blocks and heartbeat words in a mapped file, or in memory.
 
+mod check;
 mod flush;
 mod geometry;
 mod mapping;
@@ -32,6 +33,7 @@ pub use writer::{Comparison, Durable, DurableWriter, Writer};
 use crate::error::{Error, OpenError};
 pub use crate::protocol::audit::Check;
 use crate::protocol::memory::Memory;
+pub use crate::protocol::repair::Repair;
 use crate::protocol::{self, Fault, block};
 use flush::Syncs;
 use geometry::Layout;
@@ -84,6 +86,8 @@ struct Shared {
     writable: bool,
     #[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
     origin: fork::Origin,
+    /// Whether it was opened so that nobody else can open it.
+    exclusive: bool,
     /// Whether opening it came to its end, so that it is whole and noted as in use: with durability `power`.
     entered: bool,
     /// What opening it recovered.
@@ -141,6 +145,7 @@ impl Shared {
     ) -> Self {
         assert!(map.len() as u64 >= layout.end, "the mapping is as long as the layout");
         let base = NonNull::new(map.as_mut_ptr()).expect("a mapping is not at address 0");
+        let file_is_none = file.is_none();
         Self {
             // SAFETY: the mapping has `layout.end` bytes, is page-aligned, and lives as long as `self`, which holds
             // it; writers hold `self`; this crate accesses it only as atomics; `writable` guards every store.
@@ -154,6 +159,7 @@ impl Shared {
             syncs: Syncs::default(),
             #[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
             origin: fork::Origin::here(),
+            exclusive: file_is_none,
             entered: false,
             recovery: None,
             writers: Writers::new(if writable { geometry.writer_count() } else { 0 }),
@@ -414,17 +420,6 @@ impl Store {
     /// The path the store was made or opened by; `None` for one in memory.
     pub fn path(&self) -> Option<&Path> {
         self.shared.file.as_ref().map(|(path, _)| path.as_path())
-    }
-
-    /// Verifies the invariants of the store: see [`Check`]. The figures are exact only while nobody updates it; for a
-    /// file, [`Store::open_exclusive`] sees to that.
-    pub fn check(&self) -> Check {
-        self.check_with(|_| {})
-    }
-
-    /// As [`check`](Self::check); calls `progress` now and then with the number of blocks looked at.
-    pub fn check_with(&self, progress: impl FnMut(u64)) -> Check {
-        with_memory!(&self.shared.engine, memory => protocol::audit::check(memory, progress))
     }
 }
 

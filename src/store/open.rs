@@ -141,6 +141,7 @@ impl OpenOptions {
         let path = path.as_ref();
         let (open, transition) = file::open(path, self.access)?;
         let mut shared = Store::map(open, path, self.access != Access::ReadOnly)?;
+        shared.exclusive = self.access == Access::Exclusive;
         shared.enter(*self, progress)?;
         drop(transition);
         Ok(Store { shared: Arc::new(shared) })

@@ -478,6 +478,28 @@ impl Writers {
     }
 }
 
+/// Holds all slots of a store against the threads of this process.
+pub(super) struct HeldAll<'a>(&'a [CachePadded<Place>]);
+
+impl Writers {
+    /// Holds all slots; `None` if somebody has claimed one. Idle ones are given back first.
+    pub fn hold_all(&self, shared: &Shared) -> Option<HeldAll<'_>> {
+        self.release_all(shared);
+        let taken = self.places.iter().take_while(|place| Self::try_take(place, UNCLAIMED)).count();
+        let held = HeldAll(&self.places[..taken]);
+        (taken == self.places.len()).then_some(held)
+    }
+}
+
+impl Drop for HeldAll<'_> {
+    fn drop(&mut self) {
+        for place in self.0 {
+            // ORDERING [place]: pairs with the exchange in `try_take`, which tells what it brings about.
+            place.state.store(UNCLAIMED, Release);
+        }
+    }
+}
+
 /// Makes a place that is BUSY for us IDLE again, also when the operation panics.
 struct GiveBack<'a>(&'a Place);
 

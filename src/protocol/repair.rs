@@ -1,0 +1,365 @@
+//! Repair: putting right what a check finds wrong, as far as that needs no invention.
+//!
+//! Everything is done so that a death in the middle leaves what the next repair finds: a frame is noted as taken before a
+//! cell names it, and as free only when nothing names it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::Fault;
+use super::audit::{Proof, prove};
+use super::cell::Cell;
+use super::copy::BlockCopy;
+use super::memory::Memory;
+use super::pool::{LIMBO, has_left_limbo};
+use super::slot::{Holding, resolve, settle, tag_of};
+use crate::sync::Ordering::Relaxed;
+
+/// What a repair changed, or found and could not change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Repair {
+    /// A writer slot named what does not exist, or a frame that is elsewhere, and was emptied.
+    SlotEmptied {
+        /// The slot.
+        writer: u16,
+    },
+    /// A frame was taken, but was nobody's, and was given back.
+    FrameFreed {
+        /// The frame.
+        frame: u64,
+    },
+    /// A frame held a block, but was noted as free, and is so no more.
+    FrameTaken {
+        /// The frame.
+        frame: u64,
+        /// The block.
+        block: u64,
+    },
+    /// A block that named no frame, or another block's, now has the newest frame that a stamp proves to be its own.
+    BlockRebuilt {
+        /// The block.
+        block: u64,
+        /// Its frame.
+        frame: u64,
+        /// The number of the update that it holds.
+        sequence: u64,
+    },
+    /// Two blocks named one frame; this one now has a copy of it, and reads as before. Which of them those bytes were
+    /// written to cannot be told.
+    BlockCopied {
+        /// The block that has the copy.
+        block: u64,
+        /// The block that keeps the frame.
+        other: u64,
+    },
+    /// Two blocks name one frame, and there is none free for a copy. Not mended.
+    BlockShared {
+        /// One block.
+        block: u64,
+        /// The other.
+        other: u64,
+    },
+    /// A block names no frame, and no stamp tells which was its own: reading it is an error. Not mended.
+    BlockLost {
+        /// The block.
+        block: u64,
+    },
+    /// A block's frame is stamped as holding something else, and nothing better is known. Not mended.
+    BlockMisstamped {
+        /// The block.
+        block: u64,
+    },
+    /// A block's bytes do not match their checksum. Not mended: it may be the checksum that is wrong.
+    BlockDamaged {
+        /// The block.
+        block: u64,
+    },
+}
+
+impl Repair {
+    /// A short name, which stays the same from version to version.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::SlotEmptied { .. } => "slot-emptied",
+            Self::FrameFreed { .. } => "frame-freed",
+            Self::FrameTaken { .. } => "frame-taken",
+            Self::BlockRebuilt { .. } => "block-rebuilt",
+            Self::BlockCopied { .. } => "block-copied",
+            Self::BlockShared { .. } => "block-shared",
+            Self::BlockLost { .. } => "block-lost",
+            Self::BlockMisstamped { .. } => "block-misstamped",
+            Self::BlockDamaged { .. } => "block-damaged",
+        }
+    }
+
+    /// Whether what was wrong is right now.
+    pub const fn is_mended(&self) -> bool {
+        !matches!(
+            self,
+            Self::BlockShared { .. }
+                | Self::BlockLost { .. }
+                | Self::BlockMisstamped { .. }
+                | Self::BlockDamaged { .. }
+        )
+    }
+}
+
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SlotEmptied { writer } => {
+                write!(f, "writer slot {writer} named what is not its own, and was emptied")
+            }
+            Self::FrameFreed { frame } => write!(f, "frame {frame} was lost, and was given back"),
+            Self::FrameTaken { frame, block } => {
+                write!(f, "frame {frame} holds block {block}, but was noted as free; it is so no more")
+            }
+            Self::BlockRebuilt { block, frame, sequence } => {
+                write!(f, "block {block} was rebuilt from frame {frame}, which holds its update {sequence}")
+            }
+            Self::BlockCopied { block, other } => {
+                write!(f, "block {block} named the frame of block {other}; it has a copy now, and reads as before")
+            }
+            Self::BlockShared { block, other } => {
+                write!(f, "block {block} names the frame of block {other}, and no frame is free for a copy: not mended")
+            }
+            Self::BlockLost { block } => {
+                write!(f, "block {block} names no frame, and no stamp tells which was its own: not mended")
+            }
+            Self::BlockMisstamped { block } => {
+                write!(f, "block {block} has a frame that is stamped as holding something else: not mended")
+            }
+            Self::BlockDamaged { block } => {
+                write!(f, "block {block} does not match its checksum: not mended")
+            }
+        }
+    }
+}
+
+/// Who has a frame: a block's number plus one, a slot, or nobody.
+type Owner = u32;
+const NOBODY: Owner = 0;
+/// More than any block's number plus one.
+const A_SLOT: Owner = u32::MAX;
+
+/// Repairs a store. Only while nobody else is at work. Needs four bytes of memory a frame.
+pub fn repair<const W: usize>(mem: &impl Memory<W>, mut report: impl FnMut(Repair)) -> Result<(), Fault> {
+    let frames = usize::try_from(mem.frames()).expect("frames fit in memory");
+    let mut at_work = AtWork { mem, owners: vec![NOBODY; frames], bytes: vec![0; 8 * W] };
+    let wrong = at_work.own_by_blocks(&mut report);
+    at_work.own_by_slots(&mut report)?;
+    let proven = at_work.newest_proven(&wrong);
+    for (&block, &wrong) in &wrong {
+        let repair = at_work.mend(block, wrong, proven.get(&block).copied())?;
+        report(repair);
+    }
+    at_work.set_tags(&mut report);
+    Ok(())
+}
+
+/// What is wrong with a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wrong {
+    /// Its cell names no frame.
+    NoFrame,
+    /// It names the frame of this other block.
+    FrameOf(u64),
+    /// Its frame is stamped as holding something else.
+    Misstamped,
+}
+
+struct AtWork<'m, const W: usize, M> {
+    mem: &'m M,
+    owners: Vec<Owner>,
+    bytes: Vec<u8>,
+}
+
+impl<const W: usize, M: Memory<W>> AtWork<'_, W, M> {
+    fn owner(&mut self, frame: u64) -> Option<&mut Owner> {
+        self.owners.get_mut(usize::try_from(frame).ok()?)
+    }
+
+    fn cell(&self, block: u64) -> Cell {
+        Cell::from_bits(self.mem.cell(block).expect("below the number of blocks").load(Relaxed))
+    }
+
+    /// Gives each frame that a cell names to its block; what is wrong with those that do not get one.
+    fn own_by_blocks(&mut self, report: &mut impl FnMut(Repair)) -> BTreeMap<u64, Wrong> {
+        let mut wrong = BTreeMap::new();
+        for block in 0..self.mem.blocks() {
+            let cell = self.cell(block);
+            if cell.is_unwritten() {
+                continue;
+            }
+            let proof = match self.mem.epochs() {
+                Some(_) => prove(self.mem, block, &mut self.bytes),
+                None => Proof::Sound,
+            };
+            let (number, stamped) = (block as u32 + 1, self.mem.epochs().is_some());
+            let Some(owner) = self.owner(self.mem.layout().frame(cell)) else {
+                wrong.insert(block, Wrong::NoFrame);
+                continue;
+            };
+            match (*owner, proof) {
+                (NOBODY, _) => *owner = number,
+                // The stamp says whose it is; where it does not, the first keeps it.
+                (other, Proof::Sound) if stamped => {
+                    *owner = number;
+                    wrong.insert(u64::from(other - 1), Wrong::FrameOf(block));
+                    continue;
+                }
+                (other, _) => {
+                    wrong.insert(block, Wrong::FrameOf(u64::from(other - 1)));
+                    continue;
+                }
+            }
+            match proof {
+                Proof::Sound => {}
+                Proof::Misstamped => drop(wrong.insert(block, Wrong::Misstamped)),
+                Proof::Damaged => report(Repair::BlockDamaged { block }),
+            }
+        }
+        wrong
+    }
+
+    /// Settles all slots, so that no intent depends on a cell that is changed below; empties those that make no sense.
+    fn own_by_slots(&mut self, report: &mut impl FnMut(Repair)) -> Result<(), Fault> {
+        for writer in 0..self.mem.writers() {
+            let sound = match resolve(self.mem, writer) {
+                Ok(Holding { spare, reserve }) => {
+                    let mut frames = [spare, reserve].into_iter().flatten();
+                    frames.all(|frame| self.owner(frame).is_some_and(|owner| *owner == NOBODY))
+                }
+                Err(_) => false,
+            };
+            match sound.then(|| settle(self.mem, writer)) {
+                Some(Ok(spare)) => {
+                    if let Some(owner) = spare.and_then(|frame| self.owner(frame)) {
+                        *owner = A_SLOT;
+                    }
+                }
+                _ => {
+                    let slot = self.mem.slot(writer).ok_or(Fault::DamagedSlot { writer })?;
+                    for field in [&slot.spare, &slot.reserve, &slot.intent_block, &slot.intent_cell] {
+                        field.store(0, Relaxed);
+                    }
+                    report(Repair::SlotEmptied { writer });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest frame of each of these blocks that a stamp proves to be its own, and that is nobody else's.
+    fn newest_proven(&mut self, wrong: &BTreeMap<u64, Wrong>) -> BTreeMap<u64, Cell> {
+        let mut newest = BTreeMap::<u64, Cell>::new();
+        if wrong.is_empty() || self.mem.epochs().is_none() {
+            return newest;
+        }
+        let layout = self.mem.layout();
+        for number in 0..self.mem.frames() {
+            let (Some(stamp), Some(frame)) = (self.mem.stamp(number), self.mem.frame(number)) else { continue };
+            let Some((block, sequence)) = stamp.committed() else { continue };
+            let cell = layout.cell(sequence, number);
+            let free = self.owner(number).is_some_and(|owner| *owner == NOBODY);
+            let newer = newest.get(&block).is_none_or(|best| layout.sequence(*best) < sequence);
+            if !free || !newer || !wrong.contains_key(&block) || sequence == 0 || layout.sequence(cell) != sequence {
+                continue;
+            }
+            self.mem.copies().load(frame, &mut self.bytes);
+            if stamp.proves(block, sequence, number, &self.bytes) {
+                newest.insert(block, cell);
+            }
+        }
+        newest
+    }
+
+    /// Mends a block, if that is possible.
+    fn mend(&mut self, block: u64, wrong: Wrong, proven: Option<Cell>) -> Result<Repair, Fault> {
+        let layout = self.mem.layout();
+        if let Some(cell) = proven {
+            let (frame, sequence) = (layout.frame(cell), layout.sequence(cell));
+            if wrong == Wrong::Misstamped
+                && let Some(owner) = self.owner(layout.frame(self.cell(block)))
+            {
+                *owner = NOBODY;
+            }
+            self.give(block, cell)?;
+            return Ok(Repair::BlockRebuilt { block, frame, sequence });
+        }
+        match wrong {
+            Wrong::NoFrame => Ok(Repair::BlockLost { block }),
+            Wrong::Misstamped => Ok(Repair::BlockMisstamped { block }),
+            Wrong::FrameOf(other) => self.copy(block, other),
+        }
+    }
+
+    /// Gives a block, which names the frame of another, a copy of it.
+    fn copy(&mut self, block: u64, other: u64) -> Result<Repair, Fault> {
+        let is_free = |frame: &u64| {
+            let tag = self.mem.tag(*frame).map(|tag| tag.load(Relaxed));
+            // One that waits for a sync may be the only one on the disk that holds its block.
+            tag == Some(0) || (tag == Some(LIMBO) && has_left_limbo(self.mem, *frame))
+        };
+        let nobodys = (0u64..).zip(&self.owners).filter(|(_, owner)| **owner == NOBODY).map(|(frame, _)| frame);
+        let Some(free) = nobodys.into_iter().find(is_free) else { return Ok(Repair::BlockShared { block, other }) };
+        let (layout, damaged) = (self.mem.layout(), Fault::NoSuchBlock);
+        let current = self.cell(block);
+        let next = layout.successor(current, free);
+        let shared = self.mem.frame(layout.frame(current)).ok_or(damaged)?;
+        self.mem.copies().load(shared, &mut self.bytes);
+        self.mem.tag(free).ok_or(damaged)?.store(tag_of(0), Relaxed);
+        self.mem.copies().store(self.mem.frame(free).ok_or(damaged)?, &self.bytes);
+        if let Some(stamp) = self.mem.stamp(free) {
+            let sequence = layout.sequence(next);
+            stamp.epoch.store(0, Relaxed);
+            stamp.prepare(block, sequence, free, crc32c::crc32c(&self.bytes));
+            // Nobody else is at work.
+            let _ = stamp.commit(block, sequence);
+        }
+        self.give(block, next)?;
+        Ok(Repair::BlockCopied { block, other })
+    }
+
+    /// Gives a block the frame that `cell` names.
+    fn give(&mut self, block: u64, cell: Cell) -> Result<(), Fault> {
+        let frame = self.mem.layout().frame(cell);
+        let tag = self.mem.tag(frame).ok_or(Fault::NoSuchBlock)?;
+        tag.store(tag_of(0), Relaxed);
+        if let Some(owner) = self.owner(frame) {
+            *owner = block as u32 + 1;
+        }
+        self.mem.cell(block).ok_or(Fault::NoSuchBlock)?.store(cell.bits(), Relaxed);
+        Ok(())
+    }
+
+    /// Makes the tags say what is free.
+    fn set_tags(&mut self, report: &mut impl FnMut(Repair)) {
+        for (frame, &owner) in (0u64..).zip(&self.owners) {
+            let Some(tag) = self.mem.tag(frame) else { continue };
+            let found = tag.load(Relaxed);
+            let epochs = self.mem.epochs();
+            let free = found == 0 || (found == LIMBO && epochs.is_some());
+            match owner {
+                NOBODY if !free => {
+                    match (epochs, self.mem.stamp(frame)) {
+                        // It may be the only one on the disk that holds its block.
+                        (Some(epochs), Some(stamp)) => {
+                            stamp.epoch.store(epochs.after_updates(), Relaxed);
+                            tag.store(LIMBO, Relaxed);
+                        }
+                        _ => tag.store(0, Relaxed),
+                    }
+                    report(Repair::FrameFreed { frame });
+                }
+                NOBODY | A_SLOT => {}
+                block if free => {
+                    tag.store(tag_of(0), Relaxed);
+                    report(Repair::FrameTaken { frame, block: u64::from(block - 1) });
+                }
+                _ => {}
+            }
+        }
+    }
+}
