@@ -26,6 +26,9 @@ pub mod protocol;
 #[cfg(loom)]
 pub use sync::{AtomicU16, AtomicU64, Killed, Ordering, fence, kill_this_thread_after, run_until_killed, steps_taken};
 
+#[cfg(power_cuts)]
+pub use sync::{Stored, Watch, watched};
+
 #[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -15,6 +15,7 @@ use super::geometry::{Durability, Geometry, Layout};
 use super::state::Incarnation;
 use super::superblock::{SUPERBLOCK_BYTES, Superblock};
 use crate::error::OpenError;
+use crate::sync::Patience;
 
 /// How a store is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,12 +95,11 @@ const HOLD_OFF_PATIENCE: Duration = Duration::from_secs(10);
 /// it was stopped in the middle or is recovering the store.
 pub(super) fn hold_off_others(file: &File, kind: Lock) -> io::Result<Option<HoldOff>> {
     let file = file.try_clone()?;
-    let start = Instant::now();
+    let mut patience = Patience::new(HOLD_OFF_PATIENCE);
     while !try_lock(&file, HOLD_OFF_BYTE, kind)? {
-        if start.elapsed() > HOLD_OFF_PATIENCE {
+        if !patience.wait() {
             return Ok(None);
         }
-        std::thread::sleep(Duration::from_millis(1));
     }
     Ok(Some(HoldOff { file }))
 }

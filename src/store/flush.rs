@@ -1,6 +1,6 @@
 //! Syncs: putting on the disk what was updated, once for all who ask at the same time.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::protocol::durable;
 use crate::protocol::memory::Memory;
 use crate::sync::Ordering::Relaxed;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Lets one thread at a time sync for all those of this handle that wait for it.
 ///

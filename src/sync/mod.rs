@@ -3,17 +3,47 @@
 //! Nothing else in the crate names an atomic type (`clippy.toml` forbids it), so what loom explores is the code that
 //! ships.
 
-#[cfg(not(loom))]
-pub(crate) use core::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
+#[cfg(not(any(loom, power_cuts)))]
+pub(crate) use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering, fence};
 
-#[cfg(not(loom))]
-pub(crate) use core::sync::atomic::AtomicU8;
+// A thread waits for another in these ways alone, so that a simulator that runs one at a time knows of it.
+#[cfg(not(any(loom, power_cuts)))]
+pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 
 #[cfg(loom)]
 mod model;
 
 #[cfg(loom)]
 pub use model::{AtomicU16, AtomicU64, Killed, Ordering, fence, kill_this_thread_after, run_until_killed, steps_taken};
+
+#[cfg(power_cuts)]
+mod recorded;
+
+#[cfg(power_cuts)]
+pub(crate) use recorded::{
+    AtomicU8, AtomicU16, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, Patience, fdatasync, fence,
+};
+#[cfg(power_cuts)]
+pub use recorded::{Stored, Watch, watched};
+
+/// How long to wait for another process.
+#[cfg(not(any(loom, power_cuts)))]
+#[derive(Debug)]
+pub(crate) struct Patience(std::time::Instant);
+
+#[cfg(not(any(loom, power_cuts)))]
+impl Patience {
+    /// To wait for so long.
+    pub(crate) fn new(time: std::time::Duration) -> Self {
+        Self(std::time::Instant::now() + time)
+    }
+
+    /// Waits a moment; `false` if that was long enough.
+    pub(crate) fn wait(&mut self) -> bool {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        std::time::Instant::now() < self.0
+    }
+}
 
 /// Writes a file's changed pages to the disk, those changed through a mapping as well.
 #[cfg(all(not(loom), not(power_cuts), target_os = "linux"))]

@@ -43,9 +43,18 @@ pub fn for_loom<'c>(command: &'c mut Command, flags: &str, target: &Path) -> &'c
     for limit in LOOM_LIMITS {
         command.env_remove(limit);
     }
+    with_flags(command, &format!("--cfg loom {flags}"), target)
+}
+
+/// Sets a cargo call to build with every atomic access recorded, in a target folder of its own.
+pub fn for_power_cuts(command: &mut Command) -> &mut Command {
+    with_flags(command, "--cfg power_cuts", &target().join("power-cuts"))
+}
+
+fn with_flags<'c>(command: &'c mut Command, flags: &str, target: &Path) -> &'c mut Command {
     // The encoded form, where it is set, would hide the other.
     command.env_remove("CARGO_ENCODED_RUSTFLAGS");
-    command.env("RUSTFLAGS", format!("--cfg loom {flags}")).env("CARGO_TARGET_DIR", target)
+    command.env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", target)
 }
 
 /// All Rust files below `folder`, in order.

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::log::Log;
 use crate::orderings;
-use crate::workspace::{cargo, for_loom, target};
+use crate::workspace::{cargo, for_loom, for_power_cuts, target};
 
 /// What a suite needs that may be missing.
 #[derive(Clone, Copy)]
@@ -68,7 +68,7 @@ const fn suite(
 }
 
 /// All suites, in the order they are run: what fails fast comes first.
-pub fn all() -> [Suite; 9] {
+pub fn all() -> [Suite; 11] {
     use Cases::{Libtest, One};
     [
         suite("fmt", 1, One, &[Need::Rustfmt], fmt),
@@ -78,6 +78,8 @@ pub fn all() -> [Suite; 9] {
         suite("unit and integration", 165, Libtest, &[Need::Cc], unit_and_integration),
         suite("doc tests", 6, Libtest, &[Need::Cc], doc_tests),
         suite("loom", 41, Libtest, &[Need::Cc], loom),
+        suite("kills", 1, Libtest, &[Need::Cc], kills),
+        suite("power cuts", 1, Libtest, &[Need::Cc], power_cuts),
         suite("ignored long tests", 2, Libtest, &[Need::Cc], ignored_long_tests),
         suite("package", 1, One, &[Need::Cc], package),
     ]
@@ -105,7 +107,9 @@ fn loom_target() -> PathBuf {
 fn clippy(log: &mut Log) -> Result<bool> {
     let plain = log.run(&mut cargo("clippy --workspace --all-targets -- -D warnings"))?;
     let mut loom = cargo("clippy -p loom-tests --all-targets -- -D warnings");
-    Ok(log.run(for_loom(&mut loom, "", &loom_target()))? && plain)
+    let loom = log.run(for_loom(&mut loom, "", &loom_target()))?;
+    let mut power_cuts = cargo("clippy -p power-cuts --all-targets -- -D warnings");
+    Ok(log.run(for_power_cuts(&mut power_cuts))? && loom && plain)
 }
 
 fn doc(log: &mut Log) -> Result<bool> {
@@ -119,18 +123,29 @@ fn doc(log: &mut Log) -> Result<bool> {
 
 fn unit_and_integration(log: &mut Log) -> Result<bool> {
     // Examples and benches are compiled, not run.
-    let build = "build --workspace --exclude loom-tests --profile test --examples --benches";
-    let test = "test --workspace --exclude loom-tests --tests --no-fail-fast";
+    let build = "build --workspace --exclude loom-tests --exclude power-cuts --profile test --examples --benches";
+    let test = "test --workspace --exclude loom-tests --exclude power-cuts --tests --no-fail-fast";
     Ok(log.run(&mut cargo(build))? & log.run(&mut cargo(test))?)
 }
 
 fn doc_tests(log: &mut Log) -> Result<bool> {
-    log.run(&mut cargo("test --workspace --exclude loom-tests --doc --no-fail-fast"))
+    log.run(&mut cargo("test --workspace --exclude loom-tests --exclude power-cuts --doc --no-fail-fast"))
 }
 
 fn loom(log: &mut Log) -> Result<bool> {
     let mut command = cargo("test -p loom-tests --release --no-fail-fast -- --test-threads 2");
     log.run(for_loom(&mut command, "", &loom_target()))
+}
+
+fn kills(log: &mut Log) -> Result<bool> {
+    log.run(&mut cargo(
+        "test --release -p casblock --test kills --no-fail-fast -- --ignored --nocapture --test-threads 1",
+    ))
+}
+
+fn power_cuts(log: &mut Log) -> Result<bool> {
+    let mut command = cargo("test -p power-cuts --release --no-fail-fast -- --nocapture");
+    log.run(for_power_cuts(&mut command))
 }
 
 fn ignored_long_tests(log: &mut Log) -> Result<bool> {
