@@ -219,8 +219,10 @@ impl Engine {
     pub unsafe fn new(base: NonNull<u8>, geometry: &Geometry, layout: &Layout) -> Self {
         use super::geometry::BlockSize::{B512, B4096};
         // The recorder of the power cuts sees what is stored word by word.
-        #[cfg(all(target_arch = "x86_64", not(power_cuts)))]
-        if let Some(avx512) = crate::protocol::copy::Avx512::detect() {
+        #[cfg(target_arch = "x86_64")]
+        if !cfg!(power_cuts)
+            && let Some(avx512) = crate::protocol::copy::Avx512::detect()
+        {
             return match geometry.size_of_block() {
                 // SAFETY: the caller's promise.
                 B512 => Self::Avx512By512(unsafe { Mapping::new(base, geometry, layout, avx512) }),
@@ -228,8 +230,10 @@ impl Engine {
                 B4096 => Self::Avx512By4096(unsafe { Mapping::new(base, geometry, layout, avx512) }),
             };
         }
-        #[cfg(all(target_arch = "x86_64", not(power_cuts)))]
-        if let Some(avx2) = crate::protocol::copy::Avx2::detect() {
+        #[cfg(target_arch = "x86_64")]
+        if !cfg!(power_cuts)
+            && let Some(avx2) = crate::protocol::copy::Avx2::detect()
+        {
             return match geometry.size_of_block() {
                 // SAFETY: the caller's promise.
                 B512 => Self::Avx2By512(unsafe { Mapping::new(base, geometry, layout, avx2) }),
