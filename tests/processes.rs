@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use casblock::{Comparison, CreateOptions, Error, Geometry, OpenError, Store};
+use casblock::{Comparison, CreateOptions, Error, Geometry, OpenError, Store, Writer};
 
 #[path = "common/children.rs"]
 mod children;
@@ -60,7 +60,7 @@ fn increment_by_store(store: &Store, lba: u64) {
 }
 
 /// Adds one to a block's counter by compare-and-write through a writer, starting from a guess.
-fn increment_by_writer(writer: &mut casblock::Writer, lba: u64, guess: &mut [u8]) {
+fn increment_by_writer(writer: &mut Writer, lba: u64, guess: &mut [u8]) {
     loop {
         let wanted = image(counter(guess) + 1);
         match writer.compare_and_write_or_load(lba, guess, &wanted).unwrap() {
@@ -366,5 +366,69 @@ fn of_many_who_create_a_store_at_once_one_succeeds() {
         assert!(results.iter().all(|it| matches!(it, Ok(_) | Err(OpenError::Exists { .. }))), "{results:?}");
         assert_eq!(Store::open(&path).unwrap().uuid(), made[0].uuid());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+    }
+}
+
+#[test]
+fn closing_one_handle_of_a_process_leaves_the_locks_of_another() {
+    let _alone = children::alone();
+    let folder = folder_with_store(Geometry::blocks(4).writers(1));
+    let (a, b) = (open(folder.path()).unwrap(), open(folder.path()).unwrap());
+    let mut writer = b.writer().unwrap();
+    drop(a);
+    for role in ["exclusive", "writer"] {
+        let mut child = Child::start("child_tries", &[("ROLE", role)], folder.path());
+        assert_eq!(child.hear().as_deref(), Some("refused"), "{role}");
+    }
+    writer.write(1, &image(1)).unwrap();
+}
+
+/// Says whether it gets what it is told to get.
+#[test]
+#[ignore = "a child of the tests here"]
+fn child_tries() {
+    let Some((folder, role)) = children::settings("ROLE") else { return };
+    let refused = match &*role {
+        "exclusive" => matches!(Store::open_exclusive(folder.join("store")), Err(OpenError::InUse { .. })),
+        "writer" => matches!(open(&folder).unwrap().writer(), Err(Error::TooManyWriters { .. })),
+        other => panic!("no role {other}"),
+    };
+    children::say(if refused { "refused" } else { "granted" });
+}
+
+#[test]
+fn a_thread_that_ends_or_panics_gives_its_writer_back() {
+    let _alone = children::alone();
+    let folder = folder_with_store(Geometry::blocks(4).writers(1).frames(2));
+    let store = open(folder.path()).unwrap();
+    let panics = |mut writer: Writer| {
+        increment_by_writer(&mut writer, 1, &mut image(0));
+        // Without the message that a panic would print.
+        std::panic::resume_unwind(Box::new("on purpose"))
+    };
+    for round in 1..=20 {
+        let writer = store.writer().unwrap();
+        assert!(matches!(store.writer(), Err(Error::TooManyWriters { .. })));
+        std::thread::scope(|scope| {
+            let thread = match round % 2 {
+                0 => scope.spawn(|| increment_by_writer(&mut { writer }, 1, &mut image(0))),
+                _ => scope.spawn(|| panics(writer)),
+            };
+            assert_eq!(thread.join().is_err(), round % 2 != 0);
+        });
+        assert_eq!(read_counter(&store, 1), round);
+        let check = store.check();
+        assert!(check.is_clean() && check.frames_in_use == 1, "{check:?}");
+    }
+}
+
+#[test]
+fn the_writer_that_a_store_keeps_outlives_the_thread_that_used_it() {
+    let _alone = children::alone();
+    let folder = folder_with_store(Geometry::blocks(4).writers(1));
+    let store = open(folder.path()).unwrap();
+    for round in 1..=20 {
+        std::thread::scope(|scope| scope.spawn(|| increment_by_store(&store, 1)).join().unwrap());
+        assert_eq!(read_counter(&store, 1), round);
     }
 }

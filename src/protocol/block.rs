@@ -71,6 +71,12 @@ fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
     a.iter().zip(b).position(|(a, b)| a != b).map(|byte| 8 * word + byte)
 }
 
+/// Offset of the first byte that is not zero, if there is one. Eight bytes at a time, as above.
+fn first_nonzero(bytes: &[u8]) -> Option<usize> {
+    let word = bytes.chunks_exact(8).position(|word| *word != [0; 8])?;
+    bytes[8 * word..].iter().position(|&byte| byte != 0).map(|byte| 8 * word + byte)
+}
+
 /// A writer: the right to update blocks, one operation at a time, and the frames that go with it.
 ///
 /// It is the private side of a slot. Whoever makes one must be the only one to use that slot, and follow the last one
@@ -179,7 +185,7 @@ impl Writer {
         let mut current = load(cell);
         loop {
             if current.is_unwritten() {
-                if let Some(offset) = expected.iter().position(|&byte| byte != 0) {
+                if let Some(offset) = first_nonzero(expected) {
                     found.fill(0);
                     return Ok(Outcome::Miscompare { offset });
                 }

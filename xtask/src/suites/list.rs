@@ -78,7 +78,7 @@ pub fn all() -> [Suite; 11] {
         suite("unit and integration", 165, Libtest, &[Need::Cc], unit_and_integration),
         suite("doc tests", 6, Libtest, &[Need::Cc], doc_tests),
         suite("loom", 41, Libtest, &[Need::Cc], loom),
-        suite("kills", 1, Libtest, &[Need::Cc], kills),
+        suite("kills", 4, Libtest, &[Need::Cc], kills),
         suite("power cuts", 1, Libtest, &[Need::Cc], power_cuts),
         suite("ignored long tests", 2, Libtest, &[Need::Cc], ignored_long_tests),
         suite("package", 1, One, &[Need::Cc], package),
