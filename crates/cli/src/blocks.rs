@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use casblock::{Error, Store, Writer};
+use casblock::{Error, OpenOptions, Store, Writer};
 use clap::Args;
 use serde::Serialize;
 
+use crate::durable;
 use crate::hexdump::Hexdump;
 use crate::number::{self, grouped};
 use crate::output::{Output, ignore_broken_pipe};
@@ -58,6 +59,9 @@ pub struct WriteArgs {
     /// Fill the last block with zeros; without this, input that is not a whole number of blocks is refused
     #[arg(long)]
     pad: bool,
+    /// Return only when all is on the disk, and survives a cut of the power
+    #[arg(long)]
+    durable: bool,
 }
 
 /// `casblock read`.
@@ -122,7 +126,10 @@ fn each_chunk(
 
 /// `casblock write`.
 pub fn write(args: &WriteArgs, output: &Output) -> anyhow::Result<ExitCode> {
-    let store = Store::open(&args.store)?;
+    let store = durable::open(&args.store, OpenOptions::new(), output)?;
+    if args.durable {
+        durable::require_power(&store, &args.store)?;
+    }
     let geometry = *store.geometry();
     let block_size = geometry.size_of_block().bytes() as u64;
     check_range(&store, &args.store, args.lba, 1)?;
@@ -156,6 +163,10 @@ pub fn write(args: &WriteArgs, output: &Output) -> anyhow::Result<ExitCode> {
             .with_context(|| args.store.display().to_string())?;
         left -= bytes;
         progress.set(input.length - left);
+    }
+    if args.durable {
+        let failed = || format!("{}: all blocks were written", args.store.display());
+        store.sync().with_context(failed)?;
     }
     drop(progress);
     let padded_bytes = if rest == 0 { 0 } else { block_size - rest };

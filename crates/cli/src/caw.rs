@@ -8,16 +8,16 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use anyhow::{Context as _, bail};
-use casblock::{Error, Miscompare, Store};
+use casblock::{Error, Miscompare, OpenOptions};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _};
 use serde::Serialize;
 
 use crate::blocks::{check_range, hex};
-use crate::exit;
 use crate::hexdump::{ROW, column, row};
 use crate::number;
 use crate::output::Output;
+use crate::{durable, exit};
 
 /// Compare-and-write: replaces a block if it holds what is expected
 ///
@@ -25,7 +25,8 @@ use crate::output::Output;
 /// or `zero`. A block never written holds zeros.
 ///
 /// Exit status: 0 written, 14 miscompare (the first byte that differs is shown), 1 another error, 2 wrong usage. Unless
-/// it is 0, nothing was changed.
+/// it is 0, nothing was changed (but see an error of --durable: it says so if the block was changed, and may not be on the
+/// disk).
 #[derive(Args, Debug)]
 pub struct CawArgs {
     /// The store
@@ -39,6 +40,9 @@ pub struct CawArgs {
     /// What it gets
     #[arg(long, value_name = "SRC")]
     new: Source,
+    /// Return only when it is on the disk, and survives a cut of the power
+    #[arg(long)]
+    durable: bool,
 }
 
 /// Where the contents of a block come from.
@@ -114,11 +118,18 @@ pub fn caw(args: &CawArgs, output: &Output) -> anyhow::Result<ExitCode> {
         command.build();
         command.find_subcommand_mut("caw").expect("it was called").error(ErrorKind::ArgumentConflict, message).exit();
     }
-    let store = Store::open(&args.store)?;
+    let store = durable::open(&args.store, OpenOptions::new(), output)?;
+    if args.durable {
+        durable::require_power(&store, &args.store)?;
+    }
     check_range(&store, &args.store, args.lba, 1)?;
     let block_size = store.geometry().size_of_block().bytes();
     let (expected, new) = (args.expect.block(block_size)?, args.new.block(block_size)?);
-    match store.compare_and_write(args.lba, &expected, &new) {
+    let outcome = match args.durable {
+        true => store.durable().and_then(|durable| durable.compare_and_write(args.lba, &expected, &new)),
+        false => store.compare_and_write(args.lba, &expected, &new),
+    };
+    match outcome {
         Ok(()) => {
             output.result(&Outcome::Written { lba: args.lba })?;
             Ok(ExitCode::SUCCESS)

@@ -4,12 +4,14 @@ use std::fmt;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use casblock::{BlockSize, CreateOptions, Geometry, Store};
+use casblock::{BlockSize, CreateOptions, Geometry, Recovery, Store};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use crate::durable::DurabilityArg;
 use crate::number;
 use crate::output::Output;
 
@@ -32,6 +34,9 @@ pub struct CreateArgs {
     /// With fewer frames than blocks, not all blocks can be written: what is too much ends in "no space".
     #[arg(long, value_name = "N", value_parser = number::count)]
     frames: Option<u64>,
+    /// What it survives
+    #[arg(long, value_name = "WHAT", default_value = "process")]
+    durability: DurabilityArg,
     /// How many 8-byte heartbeat words it has [default: 256]
     #[arg(long, value_name = "N", value_parser = number::count)]
     words: Option<u64>,
@@ -79,7 +84,8 @@ impl From<BlockSizeArg> for BlockSize {
 
 /// `casblock create`.
 pub fn create(args: &CreateArgs, output: &Output) -> anyhow::Result<ExitCode> {
-    let mut geometry = Geometry::blocks(args.blocks).block_size(args.block_size.into());
+    let mut geometry =
+        Geometry::blocks(args.blocks).block_size(args.block_size.into()).durability(args.durability.into());
     if let Some(frames) = args.frames {
         geometry = geometry.frames(frames);
     }
@@ -125,6 +131,9 @@ struct Info {
     words: u64,
     writers: u16,
     durability: &'static str,
+    /// What the last recovery did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_recovery: Option<LastRecovery>,
     contents_bytes: u64,
     file_bytes: u64,
     allocated_bytes: u64,
@@ -146,7 +155,8 @@ impl Info {
             frames: geometry.frame_count(),
             words: geometry.word_count(),
             writers: geometry.writer_count(),
-            durability: "process",
+            durability: DurabilityArg::name(geometry.durability_class()),
+            last_recovery: store.last_recovery().map(LastRecovery::of),
             contents_bytes: geometry.length(),
             file_bytes: metadata.len(),
             // stat(2) counts in 512 bytes whatever the file system's blocks are.
@@ -166,11 +176,59 @@ impl fmt::Display for Info {
         writeln!(f, "frames             {}", number::grouped(self.frames))?;
         writeln!(f, "heartbeat words    {}", number::grouped(self.words))?;
         writeln!(f, "writer slots       {}", number::grouped(self.writers.into()))?;
-        writeln!(f, "durability         {} (survives any process's death, not a power cut)", self.durability)?;
+        let survives = match self.durability {
+            "process" => "survives any process's death, not a power cut",
+            _ => "what is synced survives a cut of the power",
+        };
+        writeln!(f, "durability         {} ({survives})", self.durability)?;
+        if let Some(recovery) = &self.last_recovery {
+            writeln!(f, "last recovery      {recovery}")?;
+        }
         writeln!(f, "length of contents {}", bytes(self.contents_bytes))?;
         writeln!(f, "length of file     {}", bytes(self.file_bytes))?;
         writeln!(f, "allocated on disk  {}", bytes(self.allocated_bytes))?;
         write!(f, "beside the blocks  {:.2} % of their size", self.beside_blocks_percent)
+    }
+}
+
+/// What the last recovery of a store did.
+#[derive(Serialize)]
+struct LastRecovery {
+    at_unix_seconds: u64,
+    blocks: u64,
+    blocks_rolled_back: u64,
+    updates_discarded: u64,
+    frames_discarded: u64,
+    duration_us: u64,
+}
+
+impl LastRecovery {
+    fn of(recovery: Recovery) -> Self {
+        Self {
+            at_unix_seconds: recovery.at_unix_seconds,
+            blocks: recovery.blocks,
+            blocks_rolled_back: recovery.blocks_rolled_back,
+            updates_discarded: recovery.updates_discarded,
+            frames_discarded: recovery.frames_discarded,
+            duration_us: recovery.duration_us,
+        }
+    }
+}
+
+impl fmt::Display for LastRecovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        write!(
+            f,
+            "{} ago, in {:.1} s: {} blocks\n                   \
+             {} updates of {} blocks were lost; {} frames were torn",
+            number::duration(now.saturating_sub(self.at_unix_seconds)),
+            self.duration_us as f64 / 1e6,
+            number::grouped(self.blocks),
+            number::grouped(self.updates_discarded),
+            number::grouped(self.blocks_rolled_back),
+            number::grouped(self.frames_discarded),
+        )
     }
 }
 

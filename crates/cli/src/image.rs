@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::blocks::{CHUNK, write_blocks};
 use crate::create_info::BlockSizeArg;
+use crate::durable::DurabilityArg;
 use crate::number::{bytes, grouped};
 use crate::output::Output;
 use crate::same_file::refuse_same_file;
@@ -38,6 +39,9 @@ pub struct ImportArgs {
     /// Bytes in a block
     #[arg(long, value_name = "BYTES", default_value = "512")]
     block_size: BlockSizeArg,
+    /// What it survives
+    #[arg(long, value_name = "WHAT", default_value = "process")]
+    durability: DurabilityArg,
     /// Make the store sparse also if the image has no holes
     #[arg(long)]
     sparse: bool,
@@ -58,7 +62,8 @@ pub fn import(args: &ImportArgs, output: &Output) -> anyhow::Result<ExitCode> {
     let sparse = args.sparse || image.length - data >= image.length.div_ceil(8).max(1);
     tracing::info!(image_bytes = image.length, data_bytes = data, extents = extents.len(), sparse, "importing");
 
-    let geometry = Geometry::blocks(blocks).block_size(block_size).length_bytes(image.length);
+    let geometry =
+        Geometry::blocks(blocks).block_size(block_size).length_bytes(image.length).durability(args.durability.into());
     let options = CreateOptions::new(geometry).sparse(sparse).replace(args.force);
     let interrupt = Interruptible::new()?;
     let mut blocks_written = 0;

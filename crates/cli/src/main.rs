@@ -5,6 +5,7 @@ mod caw;
 mod check;
 mod create_info;
 mod demo;
+mod durable;
 mod exit;
 mod export;
 mod hexdump;
@@ -60,6 +61,7 @@ enum Command {
     Word(words::WordArgs),
     Import(image::ImportArgs),
     Export(export::ExportArgs),
+    Sync(durable::SyncArgs),
     Check(check::CheckArgs),
     /// Increments counters from many processes while killing them, and shows that nothing is lost or torn
     Torture(torture::Args),
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
         Command::Word(args) => words::run(args, &output),
         Command::Import(args) => image::import(args, &output),
         Command::Export(args) => export::export(args, &output),
+        Command::Sync(args) => durable::sync(args, &output),
         Command::Check(args) => check::check(args, &output),
         Command::Torture(args) => torture::run(args, &output),
         Command::Demo(args) => demo::run(args, &output),

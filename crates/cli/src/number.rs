@@ -67,6 +67,15 @@ pub fn grouped(number: u64) -> String {
     grouped
 }
 
+/// A time in its greatest unit.
+pub fn duration(seconds: u64) -> String {
+    let units = [(86_400, "days"), (3_600, "hours"), (60, "minutes")];
+    match units.iter().find(|(unit, _)| seconds >= 2 * unit) {
+        Some((unit, name)) => format!("{} {name}", grouped(seconds / unit)),
+        None => format!("{seconds} s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

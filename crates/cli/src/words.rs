@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use casblock::Store;
+use casblock::{OpenOptions, Store};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::exit;
 use crate::number;
 use crate::output::Output;
+use crate::{durable, exit};
 
 /// Reads or exchanges a heartbeat word
 #[derive(Args, Debug)]
@@ -57,7 +57,7 @@ pub fn run(args: &WordArgs, output: &Output) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         WordCommand::Cas { store, index, expected, new } => {
-            let open = Store::open(store)?;
+            let open = durable::open(store, OpenOptions::new(), output)?;
             let (index, expected) = (*index, *expected);
             let word = open.word(index).with_context(|| store.display().to_string())?;
             match word.compare_exchange(expected, *new) {

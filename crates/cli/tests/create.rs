@@ -78,6 +78,9 @@ fn wrong_usage_is_status_2() {
         "word cas a.casb 0 0 1K",
         "word cas a.casb 0 0",
         "info a.casb --log loudly",
+        "create b.casb --blocks 8 --durability cut",
+        "check a.casb --repair",
+        "check a.casb --recover",
     ];
     for arguments in cases {
         let done = folder.casblock(arguments);
@@ -171,20 +174,25 @@ fn a_read_only_file_can_be_read_and_writing_says_why_not() {
     std::fs::create_dir(folder.path("ro")).unwrap();
     folder.store("ro/a.casb");
     let script = |command: &str| format!("mount --bind ro ro; mount -o remount,ro,bind ro; exec $CASBLOCK {command}");
-    for command in ["info ro/a.casb", "read ro/a.casb 0", "word get ro/a.casb 0", "export ro/a.casb exported"] {
+    for command in
+        ["info ro/a.casb", "read ro/a.casb 0", "word get ro/a.casb 0", "export ro/a.casb exported", "check ro/a.casb"]
+    {
         let Some(done) = with_mounts(&folder, &script(command)) else {
             return skip("commands on a read-only file: this system allows no mounts (unshare --mount)");
         };
         done.succeeds();
     }
     assert_eq!(std::fs::read(folder.path("exported")).unwrap(), [0; 64 * 512]);
-    for command in ["write ro/a.casb 0 --input exported", "caw ro/a.casb 0 --expect zero --new zero", "check ro/a.casb"]
-    {
+    for command in [
+        "write ro/a.casb 0 --input exported",
+        "caw ro/a.casb 0 --expect zero --new zero",
+        "check ro/a.casb --exclusive",
+    ] {
         let done = with_mounts(&folder, &script(command)).expect("it worked a moment ago");
         done.fails(&[
             "ro/a.casb: it may be read, but not written",
             "Read-only file system",
-            "export work on it as it is",
+            "export and check work on it as it is",
         ]);
     }
 }

@@ -38,9 +38,32 @@ fn a_store_that_is_being_checked_is_refused() {
     folder.casblock("read a.casb 0").fails(&["a.casb: is being checked"]);
     drop(exclusive);
     let shared = Store::open(folder.path("a.casb")).unwrap();
-    folder.casblock("check a.casb").fails(&["a.casb: in use"]);
-    drop(shared);
+    folder.casblock("check a.casb --exclusive").fails(&["a.casb: in use"]);
     folder.casblock("check a.casb").succeeds();
+    drop(shared);
+    folder.casblock("check a.casb --exclusive").succeeds();
+}
+
+/// What a user sees after a cut of the power: here a copy of a store in use, which is recovered like one.
+#[test]
+fn a_store_that_was_in_use_is_recovered_and_says_so() {
+    let _alone = alone();
+    let folder = Folder::new();
+    folder.casblock("create a.casb --blocks 8 --durability power").succeeds();
+    let store = Store::open(folder.path("a.casb")).unwrap();
+    store.write(3, &[7; 512]).unwrap();
+    std::fs::copy(folder.path("a.casb"), folder.path("b.casb")).unwrap();
+    folder.casblock("read b.casb 3").fails(&["b.casb: was not closed before the machine went down"]);
+    let done = folder.casblock("sync b.casb --json");
+    assert_eq!((done.status, &done.json()["synced"]), (0, &true.into()));
+    done.complains(&["b.casb: recovered 1 blocks in 0.0 s; 0 updates of 0 blocks had not been synced"]);
+    assert_eq!(folder.casblock("read b.casb 3 --output -").succeeds().stdout, [7; 512]);
+    let info = folder.casblock("info b.casb --json").succeeds().json();
+    assert_eq!((&info["durability"], &info["last_recovery"]["blocks"]), (&"power".into(), &1.into()));
+    let text = folder.casblock("info b.casb").succeeds().text();
+    assert!(text.contains("\nlast recovery      ") && text.lines().all(|line| line.len() <= 80), "{text}");
+    folder.casblock("check a.casb --exclusive --recover").fails(&["a.casb: in use"]);
+    folder.casblock("check b.casb --exclusive --recover").complains(&["recovered 1 blocks"]);
 }
 
 #[test]

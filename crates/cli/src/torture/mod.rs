@@ -24,13 +24,14 @@ mod worker;
 
 use std::num::NonZeroU16;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use casblock::{Geometry, OpenError, Store};
 
+use crate::durable::DurabilityArg;
 use crate::output::Output;
 use crate::signals::Interruptible;
 use latency::Latency;
@@ -77,6 +78,10 @@ pub struct Args {
     /// Milliseconds from one kill to the next, on average; 0 for no kills
     #[arg(long, value_name = "MS", default_value = "100")]
     kill_every: u64,
+
+    /// What a store that is made here survives; in one of durability power, now and then a thread syncs
+    #[arg(long, value_name = "WHAT", default_value = "process")]
+    durability: DurabilityArg,
 
     /// Repeats the random choices of an earlier run (not its timing)
     #[arg(long, value_name = "N")]
@@ -148,7 +153,7 @@ impl Prepared {
     fn new(args: &Args) -> anyhow::Result<Self> {
         let (processes, threads) = (u64::from(args.processes.get()), u64::from(args.threads.get()));
         let writers = processes * threads;
-        let store = open_or_create(&args.store, args.blocks, writers)?;
+        let store = open_or_create(args, writers)?;
         let geometry = store.geometry();
         if geometry.block_count() < args.blocks || u64::from(geometry.writer_count()) < writers {
             bail!(
@@ -182,13 +187,14 @@ impl Prepared {
 }
 
 /// Opens the store, or makes one that fits.
-fn open_or_create(path: &Path, blocks: u64, writers: u64) -> anyhow::Result<Store> {
-    if path.symlink_metadata().is_ok() {
-        return Ok(Store::open(path)?);
+fn open_or_create(args: &Args, writers: u64) -> anyhow::Result<Store> {
+    if args.store.symlink_metadata().is_ok() {
+        return Ok(Store::open(&args.store)?);
     }
     // Each thread has a writer of its own, and sometimes one of the store's.
     let slots = u16::try_from(2 * writers).context("at most 32,767 threads are possible, of all processes together")?;
-    Ok(Store::create(path, Geometry::blocks(blocks).writers(slots))?)
+    let geometry = Geometry::blocks(args.blocks).writers(slots).durability(args.durability.into());
+    Ok(Store::create(&args.store, geometry)?)
 }
 
 /// The counter in a block, before anybody counts.

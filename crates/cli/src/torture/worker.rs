@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use casblock::{Comparison, Error, Store, Writer};
+use casblock::{Comparison, Durability, Error, Store, Writer};
 
 use super::dice::Dice;
 use super::image;
@@ -122,6 +122,7 @@ impl<'a> Worker<'a> {
                 0..200 => self.increment(lba)?,
                 200..220 => self.look(lba)?,
                 220..250 if shape.words > 0 => self.beat()?,
+                252..254 if self.store.geometry().durability_class() == Durability::Power => self.store.sync()?,
                 // The next increment claims one again: this one's slot, or that of a killed process.
                 250..252 => self.writer = None,
                 _ => self.increment(lba)?,
