@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
-use casblock::{Check, Error, Geometry, OpenError, Store};
+use casblock::{Check, Durability, Error, Geometry, OpenError, Store};
 
 #[path = "common/damage.rs"]
 mod damage;
@@ -40,7 +40,11 @@ fn refused(path: &Path) -> OpenError {
 
 /// Blocks 0 to 5 of 8 written, block `n` in frame `n`, each full of its number plus one.
 fn victim() -> Victim {
-    let victim = Victim::new(Geometry::blocks(8).frames(12).words(4).writers(3), |store| {
+    victim_of(Durability::Process)
+}
+
+fn victim_of(durability: Durability) -> Victim {
+    let victim = Victim::new(Geometry::blocks(8).frames(12).words(4).writers(3).durability(durability), |store| {
         for block in 0..6 {
             store.write(block, &[block as u8 + 1; 512]).unwrap();
         }
@@ -112,26 +116,49 @@ fn folders_fifos_and_devices_are_refused_at_once() {
     }
 }
 
+const DURABILITIES: [Durability; 2] = [Durability::Process, Durability::Power];
+
 /// Every bit of the superblock counts.
 #[test]
 fn a_superblock_with_any_byte_changed_is_refused() {
-    let victim = victim();
-    for offset in 0..SUPERBLOCK_BYTES {
-        for flip in [0x01, 0x80, 0xff] {
-            victim.put(offset as u64, &[victim.sound()[offset] ^ flip]);
-            let error = refused(&victim.path);
-            let expected = match offset {
-                0..8 => matches!(error, OpenError::NotAStore { .. }),
-                // A higher version is newer, whatever its checksum, which may be another kind there.
-                8..12 => matches!(error, OpenError::NewerVersion { .. } | OpenError::Superblock { .. }),
-                _ => matches!(error, OpenError::Superblock { .. }),
-            };
-            assert!(expected, "byte {offset}: {error:?}");
+    let mut refusals = 0;
+    for victim in DURABILITIES.map(victim_of) {
+        for offset in 0..SUPERBLOCK_BYTES {
+            let sound = victim.sound()[offset];
+            let single_bits = (0..8).map(|bit| sound ^ 1 << bit);
+            let others = [0x00, 0xff, !sound, sound.wrapping_add(1), sound.wrapping_sub(1)];
+            for damaged in single_bits.chain(others).filter(|damaged| *damaged != sound) {
+                victim.put(offset as u64, &[damaged]);
+                let error = refused(&victim.path);
+                let expected = match offset {
+                    0..8 => matches!(error, OpenError::NotAStore { .. }),
+                    // A higher version is newer, whatever its checksum, which may be another kind there.
+                    8..12 => matches!(error, OpenError::NewerVersion { .. } | OpenError::Superblock { .. }),
+                    _ => matches!(error, OpenError::Superblock { .. }),
+                };
+                assert!(expected, "byte {offset}: {error:?}");
+                refusals += 1;
+            }
+            victim.put(offset as u64, &[sound]);
         }
-        victim.put(offset as u64, &[victim.sound()[offset]]);
+        assert_eq!(std::fs::read(&victim.path).unwrap(), victim.sound(), "nothing changed");
+        Store::open(&victim.path).unwrap();
     }
-    assert_eq!(std::fs::read(&victim.path).unwrap(), victim.sound(), "nothing changed");
-    Store::open(&victim.path).unwrap();
+    assert!(refusals >= 2 * 8 * SUPERBLOCK_BYTES);
+}
+
+/// The bytes between the superblock and the next section mean nothing, and are not looked at.
+#[test]
+fn what_stands_behind_the_superblock_means_nothing() {
+    for victim in DURABILITIES.map(victim_of) {
+        let junk: Vec<u8> = (SUPERBLOCK_BYTES..4096).map(|offset| offset as u8 | 1).collect();
+        victim.put(SUPERBLOCK_BYTES as u64, &junk);
+        for open in OPENS {
+            let (store, mut block) = (open(&victim.path).unwrap(), [0; 512]);
+            store.read(5, &mut block).unwrap();
+            assert_eq!((block, store.recovery()), ([6; 512], None));
+        }
+    }
 }
 
 #[test]
@@ -171,6 +198,8 @@ fn well_sealed_nonsense_is_refused() {
         (damage::WRITERS, small(1 << 16).into()),
         (damage::WRITERS, small(u32::MAX).into()),
         (damage::DURABILITY, small(7).into()),
+        (damage::DURABILITY, small(1).into()),
+        (damage::VERSION, small(2).into()),
         (damage::LENGTH_BYTES, wide(8 * 512 + 1).into()),
         (damage::LENGTH_BYTES, wide(u64::MAX).into()),
     ];
@@ -190,28 +219,38 @@ fn well_sealed_nonsense_is_refused() {
         let error = refused(&victim.path);
         assert!(matches!(error, OpenError::Truncated { .. }), "offset {field}, {value:?}: {error:?}");
     }
+    // The other version, and what goes with it: a layout that needs more than there is.
+    victim.reseal_with_all(&[(damage::VERSION, &small(2)), (damage::DURABILITY, &small(1))]);
+    assert!(matches!(refused(&victim.path), OpenError::Truncated { .. }));
     victim.reseal_with(damage::LENGTH_BYTES, &wide(17));
     assert_eq!(Store::open(&victim.path).unwrap().geometry().length(), 17, "what makes sense is taken");
 }
 
 #[test]
 fn a_file_shorter_than_its_geometry_is_refused_wherever_it_ends() {
-    let victim = victim();
-    let at = victim.sections;
-    for boundary in [4096, at.words, at.writers, at.tags, at.cells, at.frames, at.end] {
-        for bytes in [boundary - 1, boundary, boundary + 1] {
-            victim.restore();
-            victim.file().set_len(bytes).unwrap();
-            if bytes >= at.end {
-                Store::open(&victim.path).unwrap();
-                continue;
-            }
-            match refused(&victim.path) {
-                OpenError::Truncated { bytes: found, needed, .. } => assert_eq!((found, needed), (bytes, at.end)),
-                error => panic!("{bytes} bytes: {error:?}"),
+    let mut refusals = 0;
+    for victim in DURABILITIES.map(victim_of) {
+        let end = victim.sections.end;
+        for (section, boundary) in victim.sections.named() {
+            for more in [-512, -1, 0, 1, 512] {
+                let Some(bytes) = boundary.checked_add_signed(more) else { continue };
+                victim.restore();
+                victim.file().set_len(bytes).unwrap();
+                if bytes >= end {
+                    assert_eq!(Store::open(&victim.path).unwrap().check().blocks_written, 6);
+                    continue;
+                }
+                match refused(&victim.path) {
+                    OpenError::Truncated { bytes: found, needed, .. } => assert_eq!((found, needed), (bytes, end)),
+                    OpenError::NotAStore { .. } if bytes < SUPERBLOCK_BYTES as u64 => {}
+                    error => panic!("{section} {more}: {error:?}"),
+                }
+                assert_eq!(victim.file().metadata().unwrap().len(), bytes, "nothing changed");
+                refusals += 1;
             }
         }
     }
+    assert!(refusals > 2 * 5 * 6);
 }
 
 /// Files that may not be written: opened read-only they work, and otherwise the error says so. Root may write any

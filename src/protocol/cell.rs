@@ -71,6 +71,11 @@ impl CellLayout {
         Cell(sequence << self.low.count_ones() | frame)
     }
 
+    /// A cell of the same sequence that names no frame.
+    pub const fn none(self, cell: Cell) -> Cell {
+        Cell(cell.0 | self.low)
+    }
+
     /// The cell after an update of `cell` that puts `frame` in place. The sequence after its last value is 1, not 0,
     /// so that no update makes a cell look unwritten.
     #[inline(always)]

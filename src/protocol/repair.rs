@@ -11,7 +11,7 @@ use super::audit::{Proof, prove};
 use super::cell::Cell;
 use super::copy::BlockCopy;
 use super::memory::Memory;
-use super::pool::{LIMBO, has_left_limbo};
+use super::pool::LIMBO;
 use super::slot::{Holding, resolve, settle, tag_of};
 use crate::sync::Ordering::Relaxed;
 
@@ -147,13 +147,18 @@ const A_SLOT: Owner = u32::MAX;
 pub fn repair<const W: usize>(mem: &impl Memory<W>, mut report: impl FnMut(Repair)) -> Result<(), Fault> {
     let frames = usize::try_from(mem.frames()).expect("frames fit in memory");
     let mut at_work = AtWork { mem, owners: vec![NOBODY; frames], bytes: vec![0; 8 * W] };
-    let wrong = at_work.own_by_blocks(&mut report);
-    at_work.own_by_slots(&mut report)?;
-    let proven = at_work.newest_proven(&wrong);
-    for (&block, &wrong) in &wrong {
-        let repair = at_work.mend(block, wrong, proven.get(&block).copied())?;
-        report(repair);
+    at_work.settle_slots(&mut report)?;
+    let mut wrong = at_work.own_by_blocks();
+    for (block, cell) in at_work.newest_proven(&wrong) {
+        wrong.remove(&block);
+        report(at_work.rebuild(block, cell)?);
     }
+    wrong.retain(|block, wrong| !at_work.is_sole_claim(*block, wrong));
+    at_work.own_by_slots(&mut report)?;
+    for (&block, &wrong) in &wrong {
+        report(at_work.mend(block, wrong)?);
+    }
+    at_work.report_damage(&mut report);
     at_work.set_tags(&mut report);
     Ok(())
 }
@@ -184,77 +189,97 @@ impl<const W: usize, M: Memory<W>> AtWork<'_, W, M> {
         Cell::from_bits(self.mem.cell(block).expect("below the number of blocks").load(Relaxed))
     }
 
+    /// Settles all slots, so that no intent depends on a cell that is changed below; empties those that make no sense.
+    fn settle_slots(&mut self, report: &mut impl FnMut(Repair)) -> Result<(), Fault> {
+        for writer in 0..self.mem.writers() {
+            if settle(self.mem, writer).is_err() {
+                self.empty_slot(writer, report)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn empty_slot(&mut self, writer: u16, report: &mut impl FnMut(Repair)) -> Result<(), Fault> {
+        let slot = self.mem.slot(writer).ok_or(Fault::DamagedSlot { writer })?;
+        for field in [&slot.spare, &slot.reserve, &slot.intent_block, &slot.intent_cell] {
+            field.store(0, Relaxed);
+        }
+        report(Repair::SlotEmptied { writer });
+        Ok(())
+    }
+
     /// Gives each frame that a cell names to its block; what is wrong with those that do not get one.
-    fn own_by_blocks(&mut self, report: &mut impl FnMut(Repair)) -> BTreeMap<u64, Wrong> {
+    fn own_by_blocks(&mut self) -> BTreeMap<u64, Wrong> {
         let mut wrong = BTreeMap::new();
         for block in 0..self.mem.blocks() {
             let cell = self.cell(block);
             if cell.is_unwritten() {
                 continue;
             }
-            let proof = match self.mem.epochs() {
-                Some(_) => prove(self.mem, block, &mut self.bytes),
-                None => Proof::Sound,
-            };
-            let (number, stamped) = (block as u32 + 1, self.mem.epochs().is_some());
+            let stamped = self.mem.epochs().is_some();
+            let proof = if stamped { prove(self.mem, block, &mut self.bytes) } else { Proof::Sound };
             let Some(owner) = self.owner(self.mem.layout().frame(cell)) else {
                 wrong.insert(block, Wrong::NoFrame);
                 continue;
             };
             match (*owner, proof) {
-                (NOBODY, _) => *owner = number,
-                // The stamp says whose it is; where it does not, the first keeps it.
-                (other, Proof::Sound) if stamped => {
-                    *owner = number;
-                    wrong.insert(u64::from(other - 1), Wrong::FrameOf(block));
-                    continue;
-                }
-                (other, _) => {
-                    wrong.insert(block, Wrong::FrameOf(u64::from(other - 1)));
-                    continue;
-                }
-            }
-            match proof {
-                Proof::Sound => {}
-                Proof::Misstamped => drop(wrong.insert(block, Wrong::Misstamped)),
-                Proof::Damaged => report(Repair::BlockDamaged { block }),
+                // It may be another's, whose cell does not name it.
+                (_, Proof::Misstamped) => drop(wrong.insert(block, Wrong::Misstamped)),
+                // Where there are stamps they name one owner, so there is no other.
+                (NOBODY, _) => *owner = block as u32 + 1,
+                (other, _) => drop(wrong.insert(block, Wrong::FrameOf(u64::from(other - 1)))),
             }
         }
         wrong
     }
 
-    /// Settles all slots, so that no intent depends on a cell that is changed below; empties those that make no sense.
+    /// Gives a block the frame that it names, if nobody else has that though it is stamped as holding something else. Not
+    /// mended; whether it need not be looked at any more.
+    fn is_sole_claim(&mut self, block: u64, wrong: &Wrong) -> bool {
+        let frame = self.mem.layout().frame(self.cell(block));
+        match self.owner(frame) {
+            Some(owner) if *owner == NOBODY && *wrong == Wrong::Misstamped => {
+                *owner = block as u32 + 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Gives slots the frames that are theirs; empties those whose frames are others'.
     fn own_by_slots(&mut self, report: &mut impl FnMut(Repair)) -> Result<(), Fault> {
         for writer in 0..self.mem.writers() {
-            let sound = match resolve(self.mem, writer) {
-                Ok(Holding { spare, reserve }) => {
-                    let mut frames = [spare, reserve].into_iter().flatten();
-                    frames.all(|frame| self.owner(frame).is_some_and(|owner| *owner == NOBODY))
+            let Holding { spare, reserve } = resolve(self.mem, writer)?;
+            let mut sound = true;
+            for frame in [spare, reserve].into_iter().flatten() {
+                match self.owner(frame) {
+                    Some(owner) if *owner == NOBODY => *owner = A_SLOT,
+                    _ => sound = false,
                 }
-                Err(_) => false,
-            };
-            match sound.then(|| settle(self.mem, writer)) {
-                Some(Ok(spare)) => {
-                    if let Some(owner) = spare.and_then(|frame| self.owner(frame)) {
-                        *owner = A_SLOT;
-                    }
-                }
-                _ => {
-                    let slot = self.mem.slot(writer).ok_or(Fault::DamagedSlot { writer })?;
-                    for field in [&slot.spare, &slot.reserve, &slot.intent_block, &slot.intent_cell] {
-                        field.store(0, Relaxed);
-                    }
-                    report(Repair::SlotEmptied { writer });
-                }
+            }
+            if !sound {
+                self.empty_slot(writer, report)?;
             }
         }
         Ok(())
     }
 
-    /// The newest frame of each of these blocks that a stamp proves to be its own, and that is nobody else's.
+    /// Tells of blocks that are left as they are.
+    fn report_damage(&mut self, report: &mut impl FnMut(Repair)) {
+        for block in (0..self.mem.blocks()).filter(|_| self.mem.epochs().is_some()) {
+            match prove(self.mem, block, &mut self.bytes) {
+                Proof::Sound => {}
+                Proof::Misstamped => report(Repair::BlockMisstamped { block }),
+                Proof::Damaged => report(Repair::BlockDamaged { block }),
+            }
+        }
+    }
+
+    /// The newest frame that a stamp proves to be its own, and that is nobody else's, of each block that needs one, and of
+    /// each that has an older one while this is lost.
     fn newest_proven(&mut self, wrong: &BTreeMap<u64, Wrong>) -> BTreeMap<u64, Cell> {
         let mut newest = BTreeMap::<u64, Cell>::new();
-        if wrong.is_empty() || self.mem.epochs().is_none() {
+        if self.mem.epochs().is_none() {
             return newest;
         }
         let layout = self.mem.layout();
@@ -263,47 +288,62 @@ impl<const W: usize, M: Memory<W>> AtWork<'_, W, M> {
             let Some((block, sequence)) = stamp.committed() else { continue };
             let cell = layout.cell(sequence, number);
             let free = self.owner(number).is_some_and(|owner| *owner == NOBODY);
-            let newer = newest.get(&block).is_none_or(|best| layout.sequence(*best) < sequence);
-            if !free || !newer || !wrong.contains_key(&block) || sequence == 0 || layout.sequence(cell) != sequence {
+            if !free || block >= self.mem.blocks() || sequence == 0 || layout.sequence(cell) != sequence {
                 continue;
             }
+            let known = match newest.get(&block) {
+                Some(best) => layout.sequence(*best),
+                None if wrong.contains_key(&block) => 0,
+                None if self.is_taken(number) => layout.sequence(self.cell(block)),
+                None => continue,
+            };
             self.mem.copies().load(frame, &mut self.bytes);
-            if stamp.proves(block, sequence, number, &self.bytes) {
+            if sequence > known && stamp.proves(block, sequence, number, &self.bytes) {
                 newest.insert(block, cell);
             }
         }
         newest
     }
 
-    /// Mends a block, if that is possible.
-    fn mend(&mut self, block: u64, wrong: Wrong, proven: Option<Cell>) -> Result<Repair, Fault> {
+    /// Whether the frame's tag says that somebody has it.
+    fn is_taken(&self, frame: u64) -> bool {
+        self.mem.tag(frame).is_some_and(|tag| ![0, LIMBO].contains(&tag.load(Relaxed)))
+    }
+
+    /// Gives a block the newest frame that is its own.
+    fn rebuild(&mut self, block: u64, proven: Cell) -> Result<Repair, Fault> {
         let layout = self.mem.layout();
-        if let Some(cell) = proven {
-            let (frame, sequence) = (layout.frame(cell), layout.sequence(cell));
-            if wrong == Wrong::Misstamped
-                && let Some(owner) = self.owner(layout.frame(self.cell(block)))
-            {
-                *owner = NOBODY;
-            }
-            self.give(block, cell)?;
-            return Ok(Repair::BlockRebuilt { block, frame, sequence });
+        let number = block as u32 + 1;
+        if let Some(owner) = self.owner(layout.frame(self.cell(block)))
+            && *owner == number
+        {
+            *owner = NOBODY;
         }
+        self.give(block, proven)?;
+        Ok(Repair::BlockRebuilt { block, frame: layout.frame(proven), sequence: layout.sequence(proven) })
+    }
+
+    /// Does what can be done for a block of which nothing better is known.
+    fn mend(&mut self, block: u64, wrong: Wrong) -> Result<Repair, Fault> {
         match wrong {
             Wrong::NoFrame => Ok(Repair::BlockLost { block }),
-            Wrong::Misstamped => Ok(Repair::BlockMisstamped { block }),
             Wrong::FrameOf(other) => self.copy(block, other),
+            Wrong::Misstamped => {
+                // It would read as another's data.
+                let none = self.mem.layout().none(self.cell(block));
+                self.mem.cell(block).ok_or(Fault::NoSuchBlock)?.store(none.bits(), Relaxed);
+                Ok(Repair::BlockLost { block })
+            }
         }
     }
 
-    /// Gives a block, which names the frame of another, a copy of it.
+    /// Gives a block, which names the frame of another, a copy of it. With durability `power` that is never so.
     fn copy(&mut self, block: u64, other: u64) -> Result<Repair, Fault> {
-        let is_free = |frame: &u64| {
-            let tag = self.mem.tag(*frame).map(|tag| tag.load(Relaxed));
-            // One that waits for a sync may be the only one on the disk that holds its block.
-            tag == Some(0) || (tag == Some(LIMBO) && has_left_limbo(self.mem, *frame))
-        };
         let nobodys = (0u64..).zip(&self.owners).filter(|(_, owner)| **owner == NOBODY).map(|(frame, _)| frame);
-        let Some(free) = nobodys.into_iter().find(is_free) else { return Ok(Repair::BlockShared { block, other }) };
+        // One that was lost may be the block's own, though nothing tells: rather one that was free.
+        let Some(free) = nobodys.min_by_key(|frame| self.is_taken(*frame)) else {
+            return Ok(Repair::BlockShared { block, other });
+        };
         let (layout, damaged) = (self.mem.layout(), Fault::NoSuchBlock);
         let current = self.cell(block);
         let next = layout.successor(current, free);
@@ -311,13 +351,6 @@ impl<const W: usize, M: Memory<W>> AtWork<'_, W, M> {
         self.mem.copies().load(shared, &mut self.bytes);
         self.mem.tag(free).ok_or(damaged)?.store(tag_of(0), Relaxed);
         self.mem.copies().store(self.mem.frame(free).ok_or(damaged)?, &self.bytes);
-        if let Some(stamp) = self.mem.stamp(free) {
-            let sequence = layout.sequence(next);
-            stamp.epoch.store(0, Relaxed);
-            stamp.prepare(block, sequence, free, crc32c::crc32c(&self.bytes));
-            // Nobody else is at work.
-            let _ = stamp.commit(block, sequence);
-        }
         self.give(block, next)?;
         Ok(Repair::BlockCopied { block, other })
     }

@@ -40,6 +40,9 @@ const _: () = {
     assert!(size_of::<State>() <= 1024);
 };
 
+/// Nobody lives to see so many syncs: a greater number is damage, and would soon be 0.
+pub(super) const EPOCH_MAX: u64 = u64::MAX / 2;
+
 /// All of it is on the disk.
 const CLOSED: u64 = 0;
 /// In use; that may not be on the disk yet.
@@ -123,7 +126,8 @@ impl Recovery {
 impl State {
     /// How the store was left, seen from `now`. Whoever asks holds off those who open and close it.
     pub fn left(&self, now: &Incarnation) -> Left {
-        if self.epochs.completed.0.load(Relaxed) > self.epochs.started.0.load(Relaxed) {
+        let (completed, started) = (self.epochs.completed.0.load(Relaxed), self.epochs.started.0.load(Relaxed));
+        if completed > started || started > EPOCH_MAX {
             // No writer leaves it so.
             return Left::CutOff;
         }

@@ -395,6 +395,10 @@ impl Writers {
                     // ORDERING [place]: pairs with the exchange in `try_take`, which tells what it brings about.
                     place.state.store(UNCLAIMED, Release);
                     error = not_claimed.err().unwrap_or(error);
+                    if matches!(error, Error::NoSpace { .. } | Error::Sync { .. }) {
+                        // So it is with every other slot.
+                        break;
+                    }
                 }
             }
         }

@@ -5,11 +5,13 @@
 //! | [`suites`] | `test`: every check the project has, one after another, with a table at the end |
 //! | [`accesses`] | finds the atomic accesses of a source file, and the `ORDERING` comment each belongs to |
 //! | [`orderings`] | `orderings`: every such access has a tag, and every tag a partner |
+//! | [`sanitize`] | `sanitize`: the tests under the address sanitizer, and a while of fuzzing |
 //! | [`weaken`] | `weaken`: takes each of their orderings away in turn and expects a loom model to fail |
 //! | [`workspace`] | where things lie, and how cargo is called |
 
 mod accesses;
 mod orderings;
+mod sanitize;
 mod suites;
 mod weaken;
 mod workspace;
@@ -32,6 +34,8 @@ enum Command {
     Test(suites::Options),
     /// Check that every ordering in src/ has a tag, and every tag a partner
     Orderings,
+    /// Run the tests under the address sanitizer, and fuzz for a while; needs a nightly toolchain
+    Sanitize(sanitize::Options),
     /// Weaken the protocol's orderings one at a time; a loom model must fail each time
     Weaken(weaken::Options),
 }
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Test(options) => suites::run(&options),
         Command::Orderings => orderings::run(),
+        Command::Sanitize(options) => sanitize::run(&options),
         Command::Weaken(options) => weaken::run(&options),
     };
     match done {
