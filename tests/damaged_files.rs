@@ -307,7 +307,8 @@ fn planted_overflow() {
         return;
     }
     let bytes = vec![0u8; 16].into_boxed_slice();
+    let behind = bytes.as_ptr().wrapping_add(std::hint::black_box(bytes.len()));
     // SAFETY: none. It is behind the box.
-    let beyond = unsafe { bytes.as_ptr().add(std::hint::black_box(bytes.len())).read_volatile() };
+    let beyond = unsafe { behind.read_volatile() };
     std::hint::black_box(beyond);
 }

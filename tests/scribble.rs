@@ -75,7 +75,9 @@ impl Scribbler {
     fn word(&self, index: u64) -> &AtomicU64 {
         assert!(index < self.at.end / 8);
         // SAFETY: the mapping has that many words, is aligned to pages, and is accessed only as atomics.
-        unsafe { &*self.map.as_mut_ptr().cast::<AtomicU64>().add(index as usize) }
+        let word = unsafe { self.map.as_mut_ptr().cast::<AtomicU64>().add(index as usize) };
+        // SAFETY: as above.
+        unsafe { &*word }
     }
 
     /// Changes some words.

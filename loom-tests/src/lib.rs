@@ -5,11 +5,13 @@
 //! is weakened and which must fail.
 #![cfg(loom)]
 
+mod disk;
 mod heap;
 mod tally;
 
 pub mod weakened;
 
+pub use disk::{History, Image, epochs, sequence};
 pub use heap::{Block, Heap, all, piece};
 pub use tally::Tally;
 
@@ -45,4 +47,41 @@ fn explore(name: &str, preemptions: Option<usize>, f: impl Fn() + Send + Sync + 
     });
     let bound = preemptions.map(|most| format!(" with at most {most} preemptions")).unwrap_or_default();
     println!("{name}: {} executions{bound}", executions.load(Relaxed));
+}
+
+/// Runs `work` for so many atomic steps of this thread, which then stops for ever; whether it came to its end.
+pub fn stop_after(steps: usize, work: impl FnOnce()) -> bool {
+    casblock::kill_this_thread_after(steps);
+    let ended = casblock::run_until_killed(work).is_ok();
+    casblock::kill_this_thread_after(usize::MAX);
+    ended
+}
+
+/// Explores a model for each number of steps after which a thread of it stops, with at most so many preemptions each.
+/// `f` tells whether the thread came to its end; it must have stopped at `least` steps.
+pub fn run_model_at_each_stop(
+    name: &str,
+    preemptions: usize,
+    least: usize,
+    f: impl Fn(usize) -> bool + Clone + Send + Sync + 'static,
+) {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    let mut steps = 0;
+    loop {
+        let stopped = Arc::new(AtomicBool::new(false));
+        let (f, stops) = (f.clone(), Arc::clone(&stopped));
+        run_model_bounded(&format!("{name}, stopped after {steps} steps"), preemptions, move || {
+            if !f(steps) {
+                stops.store(true, Relaxed);
+            }
+        });
+        if !stopped.load(Relaxed) {
+            break;
+        }
+        steps += 1;
+    }
+    println!("{name}: {steps} steps");
+    assert!(steps >= least, "it stopped at {steps} steps only");
 }

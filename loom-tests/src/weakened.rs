@@ -3,6 +3,8 @@
 //! They are written against the same memory as the protocol, step for step, without the one step that they are about.
 //! Weaker orderings are not here: `cargo xtask weaken` makes those out of the shipped source.
 
+use std::collections::VecDeque;
+
 use casblock::protocol::cell::Cell;
 use casblock::protocol::copy::{BlockCopy, Words};
 use casblock::protocol::memory::Memory;
@@ -10,7 +12,8 @@ use casblock::protocol::slot::{named, tag_of};
 use casblock::protocol::word::Word;
 use casblock::{Ordering, fence};
 
-use crate::heap::{Block, Heap, all};
+use crate::disk::{History, checksum, epochs};
+use crate::heap::{Block, Heap, WORDS, all};
 
 /// A read that does not look at the cell again after its copy.
 pub fn read_without_validation(heap: &Heap, block: u64) -> Block {
@@ -68,4 +71,93 @@ pub fn adopt_without_resolving(heap: &Heap, writer: u16) {
     let slot = heap.slot(writer).expect("in range");
     slot.reserve.store(0, Ordering::Release);
     slot.intent_block.store(0, Ordering::Release);
+}
+
+/// What a [`DurableWriter`] leaves out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Weakness {
+    /// Nothing: with that its model must pass.
+    Nothing,
+    /// It prepares stamps that are committed from the first.
+    CommitsAtOnce,
+    /// It commits the stamp of its frame, whosever that is by then.
+    CommitsWhatItFinds,
+    /// It does not commit what it replaces.
+    LeavesReplacedUncommitted,
+    /// It looks at the epoch before the exchange, not after.
+    LooksAtEpochBefore,
+    /// It looks at the epoch without a fence.
+    LooksAtEpochWithoutFence,
+    /// It stages in a frame that was replaced whenever that was.
+    KnowsNoLimbo,
+    /// It announces no intent.
+    AnnouncesNothing,
+}
+
+/// A writer to a store of durability `power`, step for step as the protocol's, which has its frames from the start.
+pub struct DurableWriter {
+    /// Frames that are in no cell, and the epoch after which a sync must be done before it stages in them.
+    frames: VecDeque<(u64, Option<u64>)>,
+    slot: u16,
+    weakness: Weakness,
+}
+
+impl DurableWriter {
+    /// A writer with these frames, which nobody else has.
+    pub fn new(slot: u16, frames: impl IntoIterator<Item = u64>, weakness: Weakness) -> Self {
+        Self { frames: frames.into_iter().map(|frame| (frame, None)).collect(), slot, weakness }
+    }
+
+    /// Replaces a block that was written.
+    pub fn write(&mut self, heap: &Heap, history: &History, block: u64, value: u8) {
+        let (cell, layout) = (heap.cell(block).expect("in range"), heap.layout());
+        let epochs = epochs(heap);
+        let ripe = |&(_, replaced): &(u64, Option<u64>)| replaced.is_none_or(|epoch| epochs.is_past(epoch));
+        let first = self.frames.iter().position(ripe).expect("a frame has left limbo");
+        let (frame, _) = self.frames.remove(first).expect("found");
+        let stamp = heap.stamp(frame).expect("durable");
+        stamp.epoch.store(epochs.started.0.load(Ordering::Relaxed), Ordering::Relaxed);
+        fence(Ordering::Release);
+        Words.store(heap.frame(frame).expect("in range"), &all(value));
+        let current = Cell::from_bits(cell.load(Ordering::Acquire));
+        let (next, sequence) = (layout.successor(current, frame), layout.sequence(current) + 1);
+        let words = [u64::from_ne_bytes([value; 8]); WORDS];
+        stamp.check.store(u64::from(checksum(&words, block, sequence, frame)) << 32, Ordering::Relaxed);
+        let uncommitted = block << 32 | sequence << 1;
+        let at_once = u64::from(self.weakness == Weakness::CommitsAtOnce);
+        stamp.update.store(uncommitted | at_once, Ordering::Relaxed);
+        if self.weakness != Weakness::AnnouncesNothing {
+            let slot = heap.slot(self.slot).expect("in range");
+            slot.intent_cell.store(current.bits(), Ordering::Release);
+            slot.intent_block.store(block + 1, Ordering::Release);
+        }
+        let displaced = layout.frame(current);
+        if self.weakness != Weakness::LeavesReplacedUncommitted {
+            commit(heap, displaced, block << 32 | layout.sequence(current) << 1);
+        }
+        let looks_before = self.weakness == Weakness::LooksAtEpochBefore;
+        let before = looks_before.then(|| epochs.after_updates());
+        cell.compare_exchange(current.bits(), next.bits(), Ordering::AcqRel, Ordering::Acquire)
+            .expect("no other writer");
+        match self.weakness {
+            Weakness::CommitsWhatItFinds => {
+                let update = &stamp.update;
+                update.store(update.load(Ordering::Relaxed) | 1, Ordering::Relaxed);
+            }
+            _ => commit(heap, frame, uncommitted),
+        }
+        let now = match self.weakness {
+            Weakness::LooksAtEpochWithoutFence => epochs.started.0.load(Ordering::Relaxed),
+            _ => before.unwrap_or_else(|| epochs.after_updates()),
+        };
+        history.note_update(block, sequence, value, now);
+        let in_limbo = heap.stamp(displaced).expect("durable").epoch.load(Ordering::Relaxed) != now;
+        self.frames.push_front((displaced, (in_limbo && self.weakness != Weakness::KnowsNoLimbo).then_some(now)));
+    }
+}
+
+/// Commits a stamp that is still this one.
+fn commit(heap: &Heap, frame: u64, uncommitted: u64) {
+    let update = &heap.stamp(frame).expect("durable").update;
+    let _ = update.compare_exchange(uncommitted, uncommitted | 1, Ordering::Relaxed, Ordering::Relaxed);
 }
