@@ -13,12 +13,16 @@ use crate::disk::Mix;
 use crate::fault::Fault;
 use crate::judge::{Verdict, judge};
 use crate::layout::{PHASE, number_at};
+use crate::oracle::{Danger, danger};
 use crate::recording::Recording;
 use crate::stage::{Plan, Scope, Start};
 use crate::tally::Tally;
 
 /// Cuts of the first stage of a run, of the second, of the third.
 const CUTS: [u32; 3] = [16, 8, 4];
+
+/// Cuts at a moment that is dangerous.
+const DANGER_CUTS: u32 = 200;
 
 /// What a cut showed to be wrong, and how to see it again.
 #[derive(Clone, Debug)]
@@ -138,6 +142,13 @@ impl Run<'_> {
             Start::Cut { image, .. } => number_at(image, PHASE) != 0,
         };
         let depth = self.cuts.len();
+        if let Some(danger) = danger(&recording, self.campaign.fault.disk()) {
+            for _ in 0..DANGER_CUTS {
+                self.cut(plan, &recording, danger.time..=danger.time)?;
+            }
+            let Danger { time, what } = danger;
+            return Err(self.failure(format_args!("step {time}: {what}"), false));
+        }
         for number in 0..CUTS[depth] {
             let from = match (recovers, number % 2) {
                 (true, 0) => 0..=recording.entered.min(recording.end),

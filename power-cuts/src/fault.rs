@@ -5,6 +5,7 @@ use casblock::Geometry;
 use crate::disk::Disk;
 use crate::judge::Verdict;
 use crate::layout::{Layout, PHASE, STAMP, Section, number_at, put_number};
+use crate::oracle::{checksum, update_of};
 use crate::world::Meddle;
 
 /// A fault.
@@ -77,12 +78,9 @@ fn correct_checksums(image: &mut [u8], layout: &Layout) {
         if update & 1 == 0 {
             continue;
         }
-        let low = u64::from(u32::MAX);
-        let (block, sequence) = (update >> 32, (check & low) << 31 | (update & low) >> 1);
-        let bytes = crc32c::crc32c(&image[layout.frame(frame)]);
-        let numbers = [block, sequence, frame as u64];
-        let sum = numbers.iter().fold(bytes, |sum, number| crc32c::crc32c_append(sum, &number.to_le_bytes()));
-        put_number(image, at + 8, u64::from(sum) << 32 | check & low);
+        let (block, sequence) = update_of(update, check);
+        let sum = checksum(&image[layout.frame(frame)], block, sequence, frame);
+        put_number(image, at + 8, u64::from(sum) << 32 | check & u64::from(u32::MAX));
     }
 }
 

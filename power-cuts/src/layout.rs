@@ -51,6 +51,8 @@ pub const STARTED: usize = PAGE;
 pub const COMPLETED: usize = PAGE + 128;
 /// Offset of the phase.
 pub const PHASE: usize = PAGE + 640;
+/// The phase of a store that was closed.
+pub const CLOSED: u64 = 0;
 /// Offset of the boot id: 16 bytes.
 pub const BOOT: usize = PAGE + 648;
 /// Offset of the file's device, its inode and when it was made: 8 bytes each.
@@ -124,10 +126,19 @@ impl Layout {
         self.start(Section::Words) + 128 * index
     }
 
+    /// How many bits of a cell are the frame's number.
+    fn index_bits(&self) -> u32 {
+        u64::BITS - (self.geometry.frame_count() - 1).leading_zeros()
+    }
+
     /// The frame that a cell names; `None` for a block never written.
     pub fn frame_of_cell(&self, cell: u64) -> Option<usize> {
-        let bits = u64::BITS - (self.geometry.frame_count() - 1).leading_zeros();
-        (cell != 0).then_some((cell & ((1 << bits) - 1)) as usize)
+        (cell != 0).then_some((cell & ((1 << self.index_bits()) - 1)) as usize)
+    }
+
+    /// The number of the update that made the cell.
+    pub fn sequence_of_cell(&self, cell: u64) -> u64 {
+        cell >> (self.index_bits() + 1)
     }
 
     /// The bytes of a frame.

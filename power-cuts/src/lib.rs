@@ -14,6 +14,7 @@ pub mod judge;
 pub mod layout;
 pub mod log;
 pub mod mappings;
+pub mod oracle;
 pub mod recording;
 pub mod stage;
 pub mod tally;

@@ -13,6 +13,8 @@ pub struct Version {
     pub time: u64,
     /// Whose exchange it was.
     pub thread: u8,
+    /// Its sequence; 0 for what was there at first.
+    pub sequence: u64,
     /// The block's bytes.
     pub contents: Arc<[u8]>,
 }
@@ -87,7 +89,8 @@ impl Recording {
             page_stores[change.offset as usize / PAGE].push(change.time);
         }
         let zeros: Arc<[u8]> = vec![0; layout.frame(0).len()].into();
-        let version = |contents: &Arc<[u8]>| vec![Version { time: 0, thread: 0, contents: Arc::clone(contents) }];
+        let version =
+            |contents: &Arc<[u8]>| vec![Version { time: 0, thread: 0, sequence: 0, contents: Arc::clone(contents) }];
         let blocks = match first {
             Some(first) => first.iter().map(version).collect(),
             None => (0..layout.blocks()).map(|_| version(&zeros)).collect(),
@@ -179,7 +182,8 @@ impl Recording {
             let time = change.time;
             self.troubles.push(format!("step {time}: block {block} held what nobody had put in place"));
         }
-        versions.push(Version { time: change.time, thread: change.thread, contents });
+        let sequence = self.layout.sequence_of_cell(change.new);
+        versions.push(Version { time: change.time, thread: change.thread, sequence, contents });
         if let (Some(owners), [old, new]) = (owners, frames) {
             old.into_iter().for_each(|frame| owners[frame] -= 1);
             new.into_iter().for_each(|frame| owners[frame] += 1);
@@ -201,10 +205,8 @@ impl Recording {
                     }
                 }
                 Covers::Block(block, since) => {
-                    let versions = &self.blocks[block as usize];
-                    let by_it = |it: &Version| it.time <= since && usize::from(it.thread) == promise.thread;
-                    let updated = versions.iter().rposition(by_it).unwrap_or(0);
-                    blocks[block as usize] = updated.max(blocks[block as usize]);
+                    let updated = self.version_by(block as usize, since, promise.thread);
+                    blocks[block as usize] = updated.unwrap_or(0).max(blocks[block as usize]);
                 }
             }
         }
@@ -214,6 +216,11 @@ impl Recording {
     /// Which version of a block was in place after step `time`.
     pub fn version_at(&self, block: usize, time: u64) -> usize {
         last_at(&self.blocks[block], time, |it| it.time)
+    }
+
+    /// Which version of a block a thread put in place last, up to step `time`.
+    pub fn version_by(&self, block: usize, time: u64, thread: usize) -> Option<usize> {
+        self.blocks[block].iter().rposition(|it| it.time <= time && usize::from(it.thread) == thread)
     }
 
     /// Which version of a word was.

@@ -59,13 +59,15 @@ pub struct Scope {
     pub durable: bool,
     /// Whether flushes may fail.
     pub failures: bool,
+    /// See [`Pace::unnoticed_failures`].
+    pub unnoticed_failures: bool,
     /// Whether few different contents are written, in some plans or in all.
     pub alphabet: Option<bool>,
 }
 
 impl Scope {
     /// All there is.
-    pub const ALL: Self = Self { durable: true, failures: true, alphabet: Some(false) };
+    pub const ALL: Self = Self { durable: true, failures: true, unnoticed_failures: false, alphabet: Some(false) };
 }
 
 /// One of these.
@@ -77,37 +79,42 @@ impl Plan {
     /// A random plan for a new store.
     pub fn random(seed: u64, scope: Scope) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let threads = threads(&mut rng);
+        let crowd = rng.u32(0..6) == 0;
+        let threads = if crowd { vec![0, 1, 2, 3] } else { threads(&mut rng) };
         let tight = rng.u32(0..3) > 0;
         let geometry = geometry(&mut rng, threads.len() as u64, tight);
         let mut plan = Self {
             seed,
             geometry,
-            pace: Pace {
-                turn: one_of(&mut rng, &[2, 20, 200, 2000]),
-                flush: rng.u32(0..8),
-                flushes_per_failure: 0,
-                exchanges_per_rest: one_of(&mut rng, &[0, 2, 8, 32]),
-                turns_per_rest: one_of(&mut rng, &[0, 0, 4, 16]),
-            },
+            pace: pace(&mut rng, scope),
             deaths: Vec::new(),
             habits: habits(&mut rng, &geometry, scope, tight),
             threads,
         };
-        if scope.failures && rng.u32(0..8) == 0 {
-            plan.pace.flushes_per_failure = one_of(&mut rng, &[2, 5, 20]);
-            plan.habits.failures = true;
+        plan.habits.failures = plan.pace.flushes_per_failure > 0;
+        if crowd {
+            plan.crowd();
         }
         plan.deaths = deaths(&mut rng, &plan);
         plan
     }
 
-    /// A plan for what follows a cut, with the same store.
+    /// Makes it one in which several threads, resting often, are after the same block.
+    fn crowd(&mut self) {
+        self.pace = Pace { turn: 4, exchanges_per_rest: 2, turns_per_rest: 8, ..self.pace };
+        self.habits.favourites = 1;
+        self.habits.weights = [0; Operation::ALL.len()];
+        for operation in [Operation::Write, Operation::CompareAndWrite, Operation::Sync] {
+            self.habits.weights[operation as usize] = 1;
+        }
+    }
+
+    /// A plan for what follows a cut, with the same store and as many threads.
     pub fn after(&self, seed: u64, scope: Scope) -> Self {
-        let mut next = Self { geometry: self.geometry, ..Self::random(seed, scope) };
-        next.habits.tight = true;
+        let mut next = Self { geometry: self.geometry, threads: self.threads.clone(), ..Self::random(seed, scope) };
+        next.habits.tight = self.habits.tight;
         next.habits.operations = next.habits.operations.div_ceil(2);
-        next.habits.favourites = next.habits.favourites.min(self.geometry.block_count());
+        next.deaths.retain(|death| self.threads.contains(&death.process));
         next
     }
 
@@ -153,6 +160,18 @@ fn threads(rng: &mut Rng) -> Vec<usize> {
     one_of(rng, &[&[0][..], &[0, 1], &[0, 1], &[0, 0], &[0, 1, 2], &[0, 0, 1], &[0, 1, 2, 3], &[0, 0, 1, 1]]).to_vec()
 }
 
+fn pace(rng: &mut Rng, scope: Scope) -> Pace {
+    let fails = scope.failures && rng.u32(0..6) == 0;
+    Pace {
+        turn: one_of(rng, &[2, 20, 200, 2000]),
+        flush: one_of(rng, &[0, 50, 500, 3000]),
+        flushes_per_failure: if fails { one_of(rng, &[2, 5, 20]) } else { 0 },
+        unnoticed_failures: scope.unnoticed_failures,
+        exchanges_per_rest: one_of(rng, &[0, 2, 8, 32]),
+        turns_per_rest: one_of(rng, &[0, 0, 4, 16]),
+    }
+}
+
 fn geometry(rng: &mut Rng, threads: u64, tight: bool) -> Geometry {
     let blocks = one_of(rng, &[1, 2, 4, 5, 8, 12, 16]);
     let mut geometry = Geometry::blocks(blocks).durability(Durability::Power).words(rng.u64(0..4));
@@ -162,7 +181,8 @@ fn geometry(rng: &mut Rng, threads: u64, tight: bool) -> Geometry {
     if tight {
         // One for each block, one for each thread that writes, and a few.
         let frames = (blocks + threads + rng.u64(0..4)).max(2);
-        geometry.writers(rng.u16(1..=2 * threads as u16 + 1)).frames(frames)
+        let writers = rng.u16(1..=2 * threads as u16 + 2).max(rng.u16(1..=threads as u16 + 1));
+        geometry.writers(writers).frames(frames)
     } else {
         // A thread has a writer of its own and one that its store keeps; so has whoever comes after one that was stopped.
         geometry.writers(4 * threads as u16 + rng.u16(0..3))
@@ -198,12 +218,13 @@ fn deaths(rng: &mut Rng, plan: &Plan) -> Vec<Death> {
     let comes_and_goes = plan.habits.weights[Operation::Reopen as usize] > 4;
     let mut deaths = Vec::new();
     for process in 0..processes {
-        let when = match rng.u32(0..10) {
+        let when = match rng.u32(0..11) {
             0 => When::Steps(rng.u64(1..=400)),
             1 => When::Steps(rng.u64(1..=steps)),
             2 => When::Exchanges(rng.u64(1..=2 * u64::from(plan.habits.operations))),
             3 => When::Exchanges(rng.u64(1..=20)),
-            4 | 5 if comes_and_goes => When::StepsAtDoor(rng.u64(1..=120)),
+            4 => When::Flushes(rng.u64(1..=8)),
+            5 | 6 if comes_and_goes => When::StepsAtDoor(rng.u64(1..=120)),
             _ => continue,
         };
         deaths.push(Death { process, when, killed: rng.bool() });

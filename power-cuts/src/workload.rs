@@ -176,7 +176,7 @@ impl Actor<'_> {
                 }
                 made
             };
-            self.seat.at_door(true, make)
+            self.seat.opens(make)
         });
         match made {
             Ok(store) => self.entered(store),
@@ -233,7 +233,7 @@ impl Actor<'_> {
         for _ in 0..4 {
             self.process(|process| process.open = true);
             self.workload.begin_transition();
-            match self.seat.at_door(true, || Store::open(&self.workload.path)) {
+            match self.seat.opens(|| Store::open(&self.workload.path)) {
                 Ok(store) => {
                     self.entered(store);
                     return true;
@@ -265,7 +265,7 @@ impl Actor<'_> {
         let alone = self.alone();
         let transition = self.workload.begin_transition();
         let begin = self.seat.now();
-        self.seat.at_door(false, || drop(store));
+        self.seat.closes(|| drop(store));
         self.process(|process| process.open = false);
         if alone && *lock(&self.workload.transitions) == transition && !self.workload.habits.failures {
             self.promise(Covers::All(begin));

