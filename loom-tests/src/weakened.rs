@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use casblock::protocol::cell::Cell;
 use casblock::protocol::copy::{BlockCopy, Words};
 use casblock::protocol::memory::Memory;
+use casblock::protocol::pool::LIMBO;
 use casblock::protocol::slot::{named, tag_of};
 use casblock::protocol::word::Word;
 use casblock::{Ordering, fence};
@@ -55,6 +56,16 @@ pub fn take_without_exchange(heap: &Heap, writer: u16) -> Option<u64> {
     Some(free)
 }
 
+/// Takes frame 0 if it has left limbo, without a second look when it is taken. Whether it did.
+pub fn take_from_limbo_after_one_look(heap: &Heap, writer: u16) -> bool {
+    let tag = heap.tag(0).expect("in range");
+    let found = tag.load(Ordering::Acquire);
+    let replaced = heap.stamp(0).expect("durable").epoch.load(Ordering::Relaxed);
+    found == LIMBO
+        && epochs(heap).is_past(replaced)
+        && tag.compare_exchange(found, tag_of(writer), Ordering::AcqRel, Ordering::Acquire).is_ok()
+}
+
 /// A word's exchange by a load and a store.
 pub fn word_without_exchange(word: &Word, expected: u64, new: u64) -> Result<(), u64> {
     match word.0.load(Ordering::Acquire) {
@@ -80,8 +91,8 @@ pub enum Weakness {
     Nothing,
     /// It prepares stamps that are committed from the first.
     CommitsAtOnce,
-    /// It commits the stamp of its frame, whosever that is by then.
-    CommitsWhatItFinds,
+    /// It commits the stamp of its frame by a store, whosever that is by then.
+    CommitsWithoutComparing,
     /// It does not commit what it replaces.
     LeavesReplacedUncommitted,
     /// It looks at the epoch before the exchange, not after.
@@ -140,10 +151,7 @@ impl DurableWriter {
         cell.compare_exchange(current.bits(), next.bits(), Ordering::AcqRel, Ordering::Acquire)
             .expect("no other writer");
         match self.weakness {
-            Weakness::CommitsWhatItFinds => {
-                let update = &stamp.update;
-                update.store(update.load(Ordering::Relaxed) | 1, Ordering::Relaxed);
-            }
+            Weakness::CommitsWithoutComparing => stamp.update.store(uncommitted | 1, Ordering::Relaxed),
             _ => commit(heap, frame, uncommitted),
         }
         let now = match self.weakness {

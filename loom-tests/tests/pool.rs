@@ -6,7 +6,7 @@ use casblock::protocol::block::Writer;
 use casblock::protocol::slot::resolve;
 use loom::sync::Arc;
 use loom::thread;
-use loom_tests::{Heap, Tally, run_model, run_model_bounded, weakened};
+use loom_tests::{Heap, Tally, epochs, run_model, run_model_bounded, weakened};
 
 #[test]
 fn two_writers_want_the_last_free_frame() {
@@ -164,4 +164,93 @@ fn writers_come_and_go() {
         "2 written, block is 2",
         "2 written, block is 3",
     ]);
+}
+
+/// A store whose one frame has left limbo: a sync is done that began after it was replaced.
+fn one_ripe_frame(writers: usize) -> Heap {
+    let heap = Heap::durable(1, 1, writers);
+    put_into_limbo(&heap, 0);
+    assert_eq!(Writer::claim(&heap, 0).expect_err("in limbo"), Fault::AllInLimbo);
+    let number = epochs(&heap).begin();
+    epochs(&heap).complete(number);
+    heap
+}
+
+/// Takes a frame and dies; the heir, which cannot know whether it was replaced just now, puts it into limbo.
+fn put_into_limbo(heap: &Heap, slot: u16) -> bool {
+    let taken = match Writer::claim(heap, slot) {
+        Ok(_) => true,
+        Err(Fault::AllInLimbo | Fault::NoSpace) => false,
+        Err(fault) => panic!("{fault:?}"),
+    };
+    assert_eq!(Writer::clear(heap, slot).expect("no fault"), taken);
+    taken
+}
+
+#[test]
+fn two_writers_want_a_frame_that_has_left_limbo() {
+    let tally = Tally::new();
+    let counted = tally.clone();
+    run_model("a ripe frame", move || {
+        let heap = Arc::new(one_ripe_frame(2));
+        let takers = [0, 1].map(|slot| {
+            let heap = Arc::clone(&heap);
+            thread::spawn(move || Writer::claim(&*heap, slot).map(|_| ()))
+        });
+        let results = takers.map(|taker| taker.join().expect("no panic"));
+        match results {
+            [Ok(()), Err(Fault::NoSpace)] => counted.count("first gets it"),
+            [Err(Fault::NoSpace), Ok(())] => counted.count("second gets it"),
+            both => panic!("not one of two got it: {both:?}"),
+        }
+        heap.assert_clean();
+    });
+    tally.assert_reached(&["first gets it", "second gets it"]);
+}
+
+/// A frame that has left limbo is taken and comes back, for a sync that nobody makes. Whoever looked at it before must not
+/// take it after.
+#[test]
+fn a_frame_comes_back_into_limbo_before_the_eyes_of_two() {
+    let tally = Tally::new();
+    let counted = tally.clone();
+    run_model("back into limbo", move || {
+        let heap = Arc::new(one_ripe_frame(3));
+        let coming_back = {
+            let heap = Arc::clone(&heap);
+            thread::spawn(move || put_into_limbo(&heap, 0))
+        };
+        let takers = [1, 2].map(|slot| {
+            let heap = Arc::clone(&heap);
+            thread::spawn(move || Writer::claim(&*heap, slot).map(|_| ()))
+        });
+        let came_back = coming_back.join().expect("no panic");
+        let results = takers.map(|taker| taker.join().expect("no panic"));
+        let taken = results.iter().filter(|result| result.is_ok()).count();
+        assert_eq!(taken + usize::from(came_back), 1, "it was taken once, before it came back: {results:?}");
+        for result in results {
+            counted.count(format!("{came_back}: {result:?}"));
+        }
+        heap.assert_clean();
+    });
+    tally.assert_reached(&["false: Err(NoSpace)", "false: Ok(())", "true: Err(AllInLimbo)", "true: Err(NoSpace)"]);
+}
+
+#[test]
+#[should_panic(expected = "it was taken once")]
+fn control_a_frame_in_limbo_is_looked_at_once() {
+    run_model("control: one look", || {
+        let heap = Arc::new(one_ripe_frame(2));
+        let coming_back = {
+            let heap = Arc::clone(&heap);
+            thread::spawn(move || put_into_limbo(&heap, 0))
+        };
+        let taking = {
+            let heap = Arc::clone(&heap);
+            thread::spawn(move || weakened::take_from_limbo_after_one_look(&heap, 1))
+        };
+        let came_back = coming_back.join().expect("no panic");
+        let taken = taking.join().expect("no panic");
+        assert!(!(came_back && taken), "it was taken once, before it came back");
+    });
 }

@@ -6,6 +6,7 @@ use casblock::protocol::Fault;
 use casblock::protocol::block::Writer;
 use loom::sync::Arc;
 use loom::thread;
+use loom_tests::weakened::{DurableWriter, Weakness};
 use loom_tests::{Heap, History, Tally, run_model, run_model_at_each_stop, sequence, stop_after};
 
 /// The slot of the writer that dies.
@@ -62,11 +63,11 @@ const TAKES_ANOTHER_SPARE: Scene = Scene { frames: 8, spares_wait: true, ..REPLA
 const RELEASES: Scene = Scene { victim: update_and_release, ..TAKES_ANOTHER_SPARE };
 const WRITES_ANEW: Scene = Scene { frames: 6, values: [0, 2], spares_wait: false, victim: update };
 
-/// Notes the victim's update, if it took place.
-fn note_victims(heap: &Heap, history: &History, sequence_at_first: u64) -> bool {
-    let is_in_place = sequence(heap, 0) > sequence_at_first;
+/// Notes the update of one who stopped, if it took place; whether it did.
+fn note_if_in_place(heap: &Heap, history: &History, block: u64, sequence_before: u64, value: u8) -> bool {
+    let is_in_place = sequence(heap, block) > sequence_before;
     if is_in_place {
-        history.note_of_the_dead(0, sequence_at_first + 1, 7);
+        history.note_of_the_dead(block, sequence_before + 1, value);
     }
     is_in_place
 }
@@ -112,7 +113,7 @@ fn stop_beside_a_sync(name: &str, scene: Scene, sync: fn(&Heap, &History)) -> Ta
         };
         let ended = stopping.join().expect("no panic");
         syncing.join().expect("no panic");
-        let is_in_place = note_victims(&heap, &history, at_first);
+        let is_in_place = note_if_in_place(&heap, &history, 0, at_first, 7);
         history.verify(&heap);
         counted.count(match (is_in_place, ended) {
             (true, true) => "updated",
@@ -145,4 +146,142 @@ fn control_a_sync_that_commits_nothing_loses_a_stopped_writers_update() {
     stop_beside_a_sync("control: no commits", REPLACES, |heap, history| {
         history.begin(heap).finish_without_commits(history, heap);
     });
+}
+
+#[test]
+#[should_panic(expected = "which never took place")]
+fn control_a_stamp_that_is_committed_before_the_exchange() {
+    let update = |heap: &Heap, writer: Writer| {
+        DurableWriter::new(writer.index(), [2], Weakness::CommitsAtOnce).write(heap, &History::default(), 0, 7);
+    };
+    let scene = Scene { victim: update, ..REPLACES };
+    stop_beside_a_sync("control: committed at once", scene, |heap, history| drop(history.sync(heap)));
+}
+
+/// The victim stops after each of its steps beside a peer that takes frames as well, and syncs; its slot is adopted
+/// meanwhile.
+fn stop_beside_a_peer(name: &str, scene: Scene) {
+    let tally = Tally::new();
+    let counted = tally.clone();
+    run_model_at_each_stop(name, 2, 20, move |steps| {
+        let (heap, history, [victim, mut peer]) = scene.store();
+        let at_first = sequence(&heap, 0);
+        let heap = Arc::new(heap);
+        let stopping = {
+            let heap = Arc::clone(&heap);
+            thread::spawn(move || scene.run_victim(&heap, victim, steps))
+        };
+        let working = {
+            let (heap, history) = (Arc::clone(&heap), history.clone());
+            thread::spawn(move || {
+                history.write_or_sync(&heap, &mut peer, 1, 3);
+                peer
+            })
+        };
+        let adopting = {
+            let (heap, history) = (Arc::clone(&heap), history.clone());
+            thread::spawn(move || {
+                let ended = stopping.join().expect("no panic");
+                let is_in_place = note_if_in_place(&heap, &history, 0, at_first, 7);
+                Writer::clear(&*heap, VICTIM).expect("no fault");
+                (ended, is_in_place)
+            })
+        };
+        let mut peer = working.join().expect("no panic");
+        let (ended, is_in_place) = adopting.join().expect("no panic");
+        counted.count(if is_in_place { "updated" } else { "not updated" });
+        go_on(&heap, &history, &mut peer);
+        ended
+    });
+    tally.assert_reached(&["not updated", "updated"]);
+}
+
+#[test]
+fn a_writer_stops_putting_its_spare_into_limbo_and_taking_another() {
+    stop_beside_a_peer("takes another spare", TAKES_ANOTHER_SPARE);
+}
+
+#[test]
+fn a_writer_stops_putting_its_spare_into_limbo_at_its_end() {
+    stop_beside_a_peer("releases", RELEASES);
+}
+
+#[test]
+fn a_writer_stops_in_a_first_write_beside_another() {
+    stop_beside_a_peer("writes anew", WRITES_ANEW);
+}
+/// What the two did in one pair of stops: whether each came to its end, and whether the victim's update took place.
+fn stop_both(
+    scene: Scene,
+    steps: usize,
+    updates: &'static [u8],
+    syncs: bool,
+    heir_steps: usize,
+    adopt: fn(&Heap),
+) -> (bool, bool) {
+    let result = std::sync::Arc::new(std::sync::Mutex::new((false, false)));
+    let ended = std::sync::Arc::clone(&result);
+    run_model("a pair of stops", move || {
+        let (heap, history, [victim, mut peer]) = scene.store();
+        let at_first = sequence(&heap, 0);
+        let victim_ended = scene.run_victim(&heap, victim, steps);
+        note_if_in_place(&heap, &history, 0, at_first, 7);
+        for &value in updates {
+            history.write_or_sync(&heap, &mut peer, 0, value);
+        }
+        if syncs {
+            history.sync(&heap);
+        }
+        let before = sequence(&heap, 1);
+        let heir_ended = stop_after(heir_steps, || adopt(&heap));
+        note_if_in_place(&heap, &history, 1, before, 6);
+        go_on(&heap, &history, &mut peer);
+        *ended.lock().expect("not poisoned") = (victim_ended, heir_ended);
+    });
+    *result.lock().expect("not poisoned")
+}
+
+/// The victim stops after each of its steps; then its heir after each of those of `adopt`. In between the peer has made
+/// none to three updates of the victim's block, and has synced or not.
+fn stop_twice(name: &str, scene: Scene, adopt: fn(&Heap)) {
+    let (mut steps, mut pairs) = (0, 0);
+    loop {
+        let mut ended = false;
+        for (updates, syncs) in [(0, false), (0, true), (1, false), (1, true), (3, false), (3, true)] {
+            for heir_steps in 0.. {
+                let heir_ended;
+                (ended, heir_ended) = stop_both(scene, steps, &[3, 4, 5][..updates], syncs, heir_steps, adopt);
+                if heir_ended {
+                    break;
+                }
+                pairs += 1;
+            }
+        }
+        if ended {
+            break;
+        }
+        steps += 1;
+    }
+    println!("{name}: {steps} steps, {pairs} pairs of stops");
+    assert!(steps >= 20 && pairs >= 1000, "{steps} steps and {pairs} pairs of stops only");
+}
+
+/// Adopts the victim's slot and updates block 1, for which it may take another spare.
+fn adopt_and_update(heap: &Heap) {
+    if let Ok(mut heir) = Writer::claim(heap, VICTIM) {
+        match heap.write(&mut heir, 1, 6) {
+            Ok(()) | Err(Fault::AllInLimbo) => {}
+            Err(fault) => panic!("{fault:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_heir_of_a_writer_that_takes_another_spare_stops_too() {
+    stop_twice("heir of one that takes another spare", TAKES_ANOTHER_SPARE, adopt_and_update);
+}
+
+#[test]
+fn the_heir_of_a_first_writer_stops_too() {
+    stop_twice("heir of a first writer", WRITES_ANEW, adopt_and_update);
 }
