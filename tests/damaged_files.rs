@@ -268,7 +268,7 @@ fn a_bit_of_the_state_page_costs_a_recovery_at_most() {
     assert_eq!(tally.files, Series::State.files());
     assert_eq!((tally.unclean, tally.corrupt), (0, 0), "only the state page is damaged");
     // Refused are those that need a recovery, to one who may only read.
-    assert!(tally.refused > 100 && tally.recovered > 1000, "too little was seen: {tally:?}");
+    assert!(tally.refused > 40 && tally.recovered > 1000, "too little was seen: {tally:?}");
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Races that ordinary programs and damaged files can bring about: replaced files, frames with two owners.
 
 use std::os::unix::fs::FileExt;
+use std::sync::mpsc;
+use std::time::Duration;
 
-use casblock::{BlockSize, CreateOptions, Geometry, OpenError, Store};
+use casblock::{BlockSize, CreateOptions, Durability, Error, Geometry, OpenError, Store};
 
 /// A frame's bytes change under a cell that stays: a foreign program writes to the file.
 #[test]
@@ -151,4 +153,31 @@ fn the_frames_of_the_dead_are_there_when_no_other_is() {
         writer.write(lba, &[1; 512]).unwrap();
     }
     assert!(store.check().is_clean());
+}
+
+/// What one slot cannot have, for want of a frame, no other can: that is said after one look at each, not one at all for
+/// each.
+#[test]
+fn a_full_store_of_many_writers_says_so_and_does_not_hang() {
+    let (send, heard) = mpsc::channel();
+    let asking = std::thread::spawn(move || {
+        let folder = tempfile::tempdir().unwrap();
+        for durability in [Durability::Process, Durability::Power] {
+            let path = folder.path().join(format!("{durability:?}"));
+            let store =
+                Store::create(path, Geometry::blocks(4).frames(2).writers(65_534).durability(durability)).unwrap();
+            store.write(0, &[1; 512]).unwrap();
+            // The writer that the store keeps has the other frame.
+            let _writer = store.writer().unwrap();
+            for result in [store.writer().map(drop), store.write(0, &[2; 512]), store.write(1, &[2; 512])] {
+                assert!(matches!(result, Err(Error::NoSpace { frames: 2 })), "{result:?}");
+            }
+        }
+        // The test has given up, if it is not there.
+        let _ = send.send(());
+    });
+    match heard.recv_timeout(Duration::from_secs(60)) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
+        _ => asking.join().unwrap(),
+    }
 }

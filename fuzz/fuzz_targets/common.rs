@@ -15,8 +15,8 @@ pub fn start(seeds: impl Fn() -> Vec<Vec<u8>>) {
 pub fn planted() {
     if std::env::var_os("CASBLOCK_FUZZ_PLANT").is_some() {
         let bytes = vec![0u8; 16].into_boxed_slice();
+        let beyond = bytes.as_ptr().wrapping_add(std::hint::black_box(bytes.len()));
         // SAFETY: none. It is behind the box.
-        let beyond = unsafe { bytes.as_ptr().add(std::hint::black_box(bytes.len())).read_volatile() };
-        std::hint::black_box(beyond);
+        std::hint::black_box(unsafe { beyond.read_volatile() });
     }
 }

@@ -214,7 +214,7 @@ fn two_writers_want_a_frame_that_has_left_limbo() {
 fn a_frame_comes_back_into_limbo_before_the_eyes_of_two() {
     let tally = Tally::new();
     let counted = tally.clone();
-    run_model("back into limbo", move || {
+    run_model_bounded("back into limbo", 3, move || {
         let heap = Arc::new(one_ripe_frame(3));
         let coming_back = {
             let heap = Arc::clone(&heap);

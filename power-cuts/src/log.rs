@@ -102,6 +102,8 @@ pub struct Log {
     pub promises: Vec<Promise>,
     /// The step at which the store was first open.
     pub entered: Option<u64>,
+    /// When the store was recovered though nobody had cut the power: from when to when.
+    pub recoveries: Vec<(u64, u64)>,
     /// Processes that ended before their time: when, which, and whether it was killed.
     pub deaths: Vec<(u64, usize, bool)>,
     /// The file as it was at the end.

@@ -113,18 +113,23 @@ impl Recording {
             operations: log.operations,
             troubles: log.troubles,
         };
-        recording.replay(&zeros);
+        recording.replay(&zeros, log.recoveries);
         recording
     }
 
     /// Goes through the changes and notes what each block and word held, and which syncs were done.
-    fn replay(&mut self, zeros: &Arc<[u8]>) {
+    fn replay(&mut self, zeros: &Arc<[u8]>, recoveries: Vec<(u64, u64)>) {
+        let mut recoveries = recoveries.into_iter().peekable();
         let mut image = self.base.clone();
         let mut begun = BTreeMap::new();
         let mut owners: Option<Vec<u64>> = None;
         for change in std::mem::take(&mut self.changes) {
-            change.apply(&mut image);
             let (offset, time) = (change.offset as usize, change.time);
+            while let Some(recovery) = recoveries.next_if(|(_, end)| *end < time) {
+                self.note_recovery(recovery, &image, zeros);
+                owners = None;
+            }
+            change.apply(&mut image);
             if time > self.entered && owners.is_none() {
                 owners = Some(self.owners(&image));
             }
@@ -188,6 +193,28 @@ impl Recording {
             old.into_iter().for_each(|frame| owners[frame] -= 1);
             new.into_iter().for_each(|frame| owners[frame] += 1);
         }
+    }
+
+    /// Notes what blocks hold that were recovered while the machine went on: what was not committed is lost.
+    fn note_recovery(&mut self, (begin, end): (u64, u64), image: &[u8], zeros: &Arc<[u8]>) {
+        let required = self.required(begin);
+        for block in 0..self.blocks.len() {
+            let cell = number_at(image, self.layout.start(Section::Cells) + 8 * block);
+            let contents: Arc<[u8]> = match self.layout.frame_of_cell(cell) {
+                Some(frame) => Arc::from(&image[self.layout.frame(frame)]),
+                None => Arc::clone(zeros),
+            };
+            let versions = &mut self.blocks[block];
+            if versions.last().is_some_and(|last| last.contents == contents) {
+                continue;
+            }
+            if !versions[required.blocks[block]..].iter().any(|version| version.contents == contents) {
+                self.troubles.push(format!("step {end}: block {block} was recovered to what it may not hold"));
+            }
+            let sequence = self.layout.sequence_of_cell(cell);
+            versions.push(Version { time: end, thread: u8::MAX, sequence, contents });
+        }
+        self.promises.push(Promise { since: end, covers: Covers::All(end), thread: usize::MAX });
     }
 
     /// What must be there after a cut at step `time`.

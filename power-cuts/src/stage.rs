@@ -190,9 +190,10 @@ fn geometry(rng: &mut Rng, threads: u64, tight: bool) -> Geometry {
 }
 
 fn habits(rng: &mut Rng, geometry: &Geometry, scope: Scope, tight: bool) -> Habits {
-    let mut weights = [2, 6, 1, 8, 1, 2, 2, 1, 1, 1, 1];
+    let mut weights = [2, 6, 1, 8, 1, 2, 2, 1, 1, 1, 1, 0];
     weights[Operation::Sync as usize] = one_of(rng, &[0, 1, 2, 4, 12]);
     weights[Operation::Reopen as usize] = one_of(rng, &[0, 1, 1, 4, 24]);
+    weights[Operation::Recover as usize] = one_of(rng, &[0, 0, 0, 1, 4]);
     weights[Operation::Writer as usize] = one_of(rng, &[1, 1, 4]);
     let durable = if scope.durable { one_of(rng, &[0, 1, 4]) } else { 0 };
     weights[Operation::DurableWrite as usize] = durable;
@@ -206,7 +207,7 @@ fn habits(rng: &mut Rng, geometry: &Geometry, scope: Scope, tight: bool) -> Habi
         operations: one_of(rng, &[3, 10, 30, 60]) / if large { 3 } else { 1 },
         weights,
         favourites: if rng.u32(0..3) == 0 { 1 } else { rng.u64(1..=geometry.block_count()) },
-        alphabet: if few { rng.u64(2..4) } else { 0 },
+        alphabet: if few { 2 } else { 0 },
         tight,
         failures: false,
     }
@@ -227,7 +228,9 @@ fn deaths(rng: &mut Rng, plan: &Plan) -> Vec<Death> {
             5 | 6 if comes_and_goes => When::StepsAtDoor(rng.u64(1..=120)),
             _ => continue,
         };
-        deaths.push(Death { process, when, killed: rng.bool() });
+        // Who is stopped at the door keeps all others out.
+        let killed = if let When::StepsAtDoor(_) = when { rng.u32(0..8) > 0 } else { rng.bool() };
+        deaths.push(Death { process, when, killed });
     }
     deaths
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use casblock::{Comparison, Error, Geometry, OpenError, Store, Writer};
+use casblock::{Comparison, Error, Geometry, OpenError, OpenOptions, Store, Writer};
 use fastrand::Rng;
 
 use crate::contents;
@@ -52,11 +52,13 @@ pub enum Operation {
     Writer,
     /// Close the store and open it again.
     Reopen,
+    /// Close it, and open it alone to recover it.
+    Recover,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Read,
         Self::Write,
         Self::WriteMany,
@@ -68,6 +70,7 @@ impl Operation {
         Self::DurableCompareAndWrite,
         Self::Writer,
         Self::Reopen,
+        Self::Recover,
     ];
 }
 
@@ -335,9 +338,12 @@ impl Actor<'_> {
                 self.writer = Some(self.store().writer()?);
                 Ok(())
             }
-            Operation::Reopen => {
+            Operation::Reopen | Operation::Recover => {
                 if self.first && self.process(|process| process.handles) == 1 {
                     self.close();
+                    if operation == Operation::Recover {
+                        self.recover();
+                    }
                     // For a while, so that at times nobody has it open.
                     for _ in 0..self.rng.u32(0..16) {
                         casblock::Watch::wait(self.seat);
@@ -345,6 +351,26 @@ impl Actor<'_> {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// Recovers the store, if nobody has it open.
+    fn recover(&mut self) {
+        if self.process(|process| process.handles) > 0 {
+            return;
+        }
+        self.process(|process| process.open = true);
+        self.workload.begin_transition();
+        let begin = self.seat.now();
+        match self.seat.opens(|| OpenOptions::new().recover().open(&self.workload.path)) {
+            Ok(store) => {
+                self.seat.note(|log| log.recoveries.push((begin, log.time)));
+                self.entered(store);
+                self.close();
+            }
+            Err(OpenError::Locked { .. } | OpenError::InUse { .. }) => self.process(|process| process.open = false),
+            Err(OpenError::Io { .. }) if self.workload.habits.failures => self.process(|process| process.open = false),
+            Err(error) => self.trouble(format_args!("recovering: {error}")),
         }
     }
 

@@ -24,29 +24,30 @@ const POOL: &str = "whoever sees a frame taken must see what its taker gave back
 /// All of them.
 pub const KEPT: &[Kept] = &[
     Kept {
-        function: "block::Writer::claim",
+        function: "block::Writer::take_spare",
         access: "slot.spare.store",
         mutation: "Release -> Relaxed",
         reason: DEATH,
     },
     Kept {
-        function: "block::Writer::claim",
+        function: "block::Writer::take_spare",
         access: "slot.reserve.store",
         mutation: "Release -> Relaxed",
         reason: DEATH,
     },
     Kept {
-        function: "block::Writer::release",
+        function: "block::Writer::put_spare_back",
         access: "slot.reserve.store",
         mutation: "Release -> Relaxed",
         reason: DEATH,
     },
     Kept {
-        function: "block::Writer::release",
+        function: "block::Writer::put_spare_back",
         access: "slot.spare.store",
         mutation: "Release -> Relaxed",
         reason: DEATH,
     },
+    Kept { function: "pool::put", access: "slot.reserve.store", mutation: "Release -> Relaxed", reason: DEATH },
     Kept {
         function: "block::Writer::first_write",
         access: "slot.reserve.store",
@@ -60,7 +61,6 @@ pub const KEPT: &[Kept] = &[
         reason: "the Acquire part keeps the bookkeeping behind the exchange in compiled code, where a death may fall between the two",
     },
     Kept { function: "pool::scan", access: "slot.reserve.store", mutation: "Release -> Relaxed", reason: DEATH },
-    Kept { function: "pool::give_back", access: "slot.reserve.store", mutation: "Release -> Relaxed", reason: DEATH },
     Kept { function: "slot::settle", access: "slot.spare.store #1", mutation: "Release -> Relaxed", reason: DEATH },
     Kept { function: "slot::settle", access: "slot.reserve.store #1", mutation: "Release -> Relaxed", reason: DEATH },
     Kept { function: "slot::settle", access: "slot.spare.store #2", mutation: "Release -> Relaxed", reason: DEATH },
