@@ -9,8 +9,19 @@ use super::mutants::Mutant;
 use crate::workspace::root;
 
 /// What the workspace's manifests need to load, and the models to build.
-const PARTS: [&str; 10] =
-    ["Cargo.toml", "Cargo.lock", "README.md", "src", "benches", "examples", "tests", "crates", "loom-tests", "xtask"];
+const PARTS: [&str; 11] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    "README.md",
+    "src",
+    "benches",
+    "examples",
+    "tests",
+    "crates",
+    "loom-tests",
+    "power-cuts",
+    "xtask",
+];
 
 /// The copy.
 pub struct Tree {
