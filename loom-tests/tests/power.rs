@@ -8,11 +8,14 @@ use std::sync::atomic::AtomicBool;
 
 use casblock::Ordering::Relaxed;
 use casblock::protocol::block::Writer;
+use casblock::protocol::durable::commit;
 use casblock::protocol::memory::Memory;
 use loom::sync::Arc;
 use loom::thread::{self, JoinHandle};
 use loom_tests::weakened::{DurableWriter, Weakness};
-use loom_tests::{Heap, History, Tally, epochs, run_model_at_each_stop, run_model_bounded, sequence, stop_after};
+use loom_tests::{
+    Heap, History, Tally, epochs, run_model, run_model_at_each_stop, run_model_bounded, sequence, stop_after,
+};
 
 /// A store whose blocks hold 1, with as many writers as `N`.
 fn store<const N: usize>(blocks: usize, frames: usize) -> (Heap, History, [Writer; N]) {
@@ -92,6 +95,29 @@ fn control_a_writer_looks_at_the_epoch_before_its_exchange() {
 #[should_panic(expected = "sync 1 lost block 0")]
 fn control_a_writer_looks_at_the_epoch_without_a_fence() {
     replace_while_a_sync_begins("control: no fence", 4, Some(Weakness::LooksAtEpochWithoutFence));
+}
+
+/// The frame that a block had when somebody set out to commit it is staged in again for the block's next but one update.
+#[test]
+fn who_commits_a_block_takes_no_later_stamp_for_damage() {
+    let tally = Tally::new();
+    let counted = tally.clone();
+    run_model("commits beside updates", move || {
+        let (heap, history, [writer]) = store(1, 2);
+        let heap = Arc::new(heap);
+        let write = writer_of(writer, 1..heap.frames(), None);
+        let writing = spawn(&heap, &history, replace(write, [2, 3]));
+        let committing = spawn(&heap, &history, |heap, _| {
+            let before = sequence(heap, 0);
+            commit(heap, 0).expect("no damage");
+            (before, sequence(heap, 0))
+        });
+        writing.join().expect("no panic");
+        let (before, after) = committing.join().expect("no panic");
+        counted.count(format!("{before} to {after}"));
+        history.verify(&heap);
+    });
+    tally.assert_reached(&["1 to 1", "1 to 2", "1 to 3", "2 to 2", "2 to 3", "3 to 3"]);
 }
 
 /// A block was replaced since a sync began, and is replaced twice more while it goes on: all in one epoch.

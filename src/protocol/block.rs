@@ -8,7 +8,7 @@ use super::copy::BlockCopy;
 use super::durable::Progress;
 use super::memory::Memory;
 use super::slot::{Slot, named, names_block, next_intent_block, settle, tag_of};
-use super::{Fault, Outcome, pool};
+use super::{Fault, Outcome, pool, prefetch};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::fence;
@@ -181,6 +181,7 @@ impl Writer {
         found: &mut [u8],
     ) -> Result<Outcome, Fault> {
         let cell = mem.cell(block).ok_or(Fault::NoSuchBlock)?;
+        self.prefetch(mem, cell);
         let mut staged = None;
         let mut current = load(cell);
         loop {
@@ -212,10 +213,22 @@ impl Writer {
         }
     }
 
+    /// Asks for what an update will write: the cell, and the spare with its tag.
+    #[inline(always)]
+    fn prefetch<const W: usize>(&self, mem: &impl Memory<W>, cell: &AtomicU64) {
+        prefetch::for_write(cell);
+        let Some(spare) = self.spare else { return };
+        if let (Some(frame), Some(tag)) = (mem.frame(spare), mem.tag(spare)) {
+            prefetch::for_write(frame);
+            prefetch::for_write(tag);
+        }
+    }
+
     /// Replaces the block by `new`, whatever it holds.
     #[inline(always)]
     pub fn write<const W: usize>(&mut self, mem: &impl Memory<W>, block: u64, new: &[u8]) -> Result<(), Fault> {
         let cell = mem.cell(block).ok_or(Fault::NoSuchBlock)?;
+        self.prefetch(mem, cell);
         let mut staged = None;
         let mut current = load(cell);
         loop {

@@ -124,18 +124,16 @@ impl Stamp {
 
     /// Commits the stamp, if it still is that of this update. Otherwise the frame has been replaced, and taken again.
     pub(super) fn commit(&self, block: u64, sequence: u64) -> Result<(), u64> {
-        let uncommitted = update_bits(block, sequence);
+        let (uncommitted, committed) = (update_bits(block, sequence), update_bits(block, sequence) | COMMITTED);
+        if self.update.load(Relaxed) == committed {
+            return Ok(());
+        }
         // ORDERING [frame-recycled]: pairs with the Release fence in `Writer::stage`.
         // - We found the stamp of a later use of the frame: the cell that named it is seen to have moved.
         // - We found this one's: whether it is committed by us or another is all the same.
-        if self.update.load(Acquire) == uncommitted | COMMITTED {
-            return Ok(());
-        }
-        // ORDERING [frame-recycled]: as above.
-        match self.update.compare_exchange(uncommitted, uncommitted | COMMITTED, Acquire, Acquire) {
-            Ok(_) => Ok(()),
-            Err(found) if found == uncommitted | COMMITTED => Ok(()),
-            Err(found) => Err(found),
+        match self.update.compare_exchange(uncommitted, committed, Relaxed, Acquire) {
+            Err(found) if found != committed => Err(found),
+            _ => Ok(()),
         }
     }
 

@@ -21,6 +21,7 @@
 //! | [`copy`] | racy copies between frames and buffers |
 //! | [`memory`] | the trait of what the protocol runs on |
 //! | [`pool`] | free frames: taking one, giving one back |
+//! | [`prefetch`] | asking for cache lines before they are written |
 //! | [`slot`] | a writer's slot: intent, and finding out what a dead writer owned |
 //! | [`block`] | read, write, compare-and-write |
 //! | [`durable`] | durability `power`: stamps, epochs, limbo |
@@ -36,6 +37,7 @@ pub mod copy;
 pub mod durable;
 pub mod memory;
 pub mod pool;
+pub mod prefetch;
 pub mod recovery;
 pub mod repair;
 pub mod slot;

@@ -115,6 +115,13 @@ impl Drop for Shared {
     }
 }
 
+/// Reads one block, if `out` is as long as one; whether it did. A function for each kind of memory, so that each saves only
+/// the registers it needs.
+#[inline(never)]
+fn read_one<const W: usize>(memory: &impl Memory<W>, lba: u64, out: &mut [u8]) -> bool {
+    out.len() == 8 * W && block::read(memory, lba, out).is_ok()
+}
+
 /// What the protocol says, as this library says it.
 #[cold]
 #[inline(never)]
@@ -146,10 +153,11 @@ impl Shared {
         assert!(map.len() as u64 >= layout.end, "the mapping is as long as the layout");
         let base = NonNull::new(map.as_mut_ptr()).expect("a mapping is not at address 0");
         let file_is_none = file.is_none();
+        // SAFETY: the mapping has `layout.end` bytes, is page-aligned, and lives as long as `self`, which holds
+        // it; writers hold `self`; this crate accesses it only as atomics; `writable` guards every store.
+        let engine = unsafe { Engine::new(base, &geometry, &layout) };
         Self {
-            // SAFETY: the mapping has `layout.end` bytes, is page-aligned, and lives as long as `self`, which holds
-            // it; writers hold `self`; this crate accesses it only as atomics; `writable` guards every store.
-            engine: unsafe { Engine::new(base, &geometry, &layout) },
+            engine,
             // SAFETY: as above.
             words: unsafe { Section::new(base, layout.words, geometry.word_count()) },
             // SAFETY: as above.
@@ -190,22 +198,21 @@ impl Shared {
         })
     }
 
+    /// Inlined where it is called: a read that finds nothing amiss takes one call, and its answer fits a register.
     #[inline(always)]
     fn read(&self, lba: u64, out: &mut [u8]) -> Result<(), Error> {
-        with_memory!(&self.engine, memory => self.read_from(memory, lba, out))
+        if with_memory!(&self.engine, memory => read_one(memory, lba, out)) {
+            Ok(())
+        } else {
+            self.read_again(lba, out)
+        }
     }
 
-    /// One function a kind of memory, so that each saves only the registers it needs; one block, which is the common
-    /// case, goes straight to the protocol.
+    /// Reads what is not one block, or says why a block cannot be read.
+    #[cold]
     #[inline(never)]
-    fn read_from<const W: usize>(&self, memory: &impl Memory<W>, lba: u64, out: &mut [u8]) -> Result<(), Error> {
-        if out.len() != 8 * W {
-            return self.read_many(memory, lba, out);
-        }
-        match block::read(memory, lba, out) {
-            Ok(()) => Ok(()),
-            Err(it) => Err(fault(self, it, lba)),
-        }
+    fn read_again(&self, lba: u64, out: &mut [u8]) -> Result<(), Error> {
+        with_memory!(&self.engine, memory => self.read_many(memory, lba, out))
     }
 
     #[inline(never)]
@@ -288,6 +295,7 @@ impl Store {
     /// # Errors
     /// [`Error::BufferLength`] unless `out` is a whole number of blocks; [`Error::LbaOutOfRange`];
     /// [`Error::Corrupt`]. After an error the contents of `out` mean nothing.
+    #[inline]
     pub fn read(&self, lba: u64, out: &mut [u8]) -> Result<(), Error> {
         self.shared.read(lba, out)
     }

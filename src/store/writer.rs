@@ -104,6 +104,7 @@ impl Writer {
     }
 
     /// As [`Store::read`](crate::Store::read).
+    #[inline]
     pub fn read(&self, lba: u64, out: &mut [u8]) -> Result<(), Error> {
         self.shared.read(lba, out)
     }

@@ -4,12 +4,14 @@
 //! | --- | --- |
 //! | [`suites`] | `test`: every check the project has, one after another, with a table at the end |
 //! | [`accesses`] | finds the atomic accesses of a source file, and the `ORDERING` comment each belongs to |
+//! | [`compare`] | `compare`: casblock side by side with what people would use instead |
 //! | [`orderings`] | `orderings`: every such access has a tag, and every tag a partner |
 //! | [`sanitize`] | `sanitize`: the tests under the address sanitizer, and a while of fuzzing |
 //! | [`weaken`] | `weaken`: takes each of their orderings away in turn and expects a loom model to fail |
 //! | [`workspace`] | where things lie, and how cargo is called |
 
 mod accesses;
+mod compare;
 mod orderings;
 mod sanitize;
 mod suites;
@@ -32,6 +34,9 @@ struct Arguments {
 enum Command {
     /// Run every suite: formatting, lints, docs, tests, loom models, the package
     Test(suites::Options),
+    /// Measure casblock side by side with what people would use instead
+    #[command(disable_help_flag = true)]
+    Compare(compare::Options),
     /// Check that every ordering in src/ has a tag, and every tag a partner
     Orderings,
     /// Run the tests under the address sanitizer, and fuzz for a while; needs a nightly toolchain
@@ -43,6 +48,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Test(options) => suites::run(&options),
+        Command::Compare(options) => compare::run(&options),
         Command::Orderings => orderings::run(),
         Command::Sanitize(options) => sanitize::run(&options),
         Command::Weaken(options) => weaken::run(&options),

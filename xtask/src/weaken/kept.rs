@@ -21,6 +21,10 @@ const DEATH: &str = "keeps compiled code in program order where a death may fall
 const POOL: &str = "whoever sees a frame taken must see what its taker gave back before, or it may report that there is no space; a \
                     tag is loaded and then exchanged, and loom can miss interleavings of those two (loom #166), so no model shows it";
 
+/// Why what a sync is done with is not used before it is done.
+const FLUSH: &str = "what comes before is a flush: the kernel reads the frames, which no model sees; in a model the thread that syncs has \
+                     read them before, and loom never lets a load take its value from a store that comes later";
+
 /// All of them.
 pub const KEPT: &[Kept] = &[
     Kept {
@@ -61,6 +65,24 @@ pub const KEPT: &[Kept] = &[
         reason: "the Acquire part keeps the bookkeeping behind the exchange in compiled code, where a death may fall between the two",
     },
     Kept { function: "pool::scan", access: "slot.reserve.store", mutation: "Release -> Relaxed", reason: DEATH },
+    Kept {
+        function: "durable::Epochs::complete",
+        access: "self.completed.0.fetch_max",
+        mutation: "Release -> Relaxed",
+        reason: FLUSH,
+    },
+    Kept {
+        function: "durable::Epochs::is_past",
+        access: "self.completed.0.load",
+        mutation: "Acquire -> Relaxed",
+        reason: FLUSH,
+    },
+    Kept {
+        function: "audit::prove",
+        access: "fence(Acquire)",
+        mutation: "removed",
+        reason: "as the fence of `block::validate`, but in the check that runs while others work, which has no model",
+    },
     Kept { function: "slot::settle", access: "slot.spare.store #1", mutation: "Release -> Relaxed", reason: DEATH },
     Kept { function: "slot::settle", access: "slot.reserve.store #1", mutation: "Release -> Relaxed", reason: DEATH },
     Kept { function: "slot::settle", access: "slot.spare.store #2", mutation: "Release -> Relaxed", reason: DEATH },

@@ -1,0 +1,64 @@
+//! The whole command, with one short round of each: nothing is measured, but every sum is verified.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn compare(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_casblock-peers"));
+    command.current_dir(folder).args(arguments).arg("--disk").arg(folder).output().unwrap()
+}
+
+fn ensure_success(output: &Output) {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// All parts but the one that takes a gigabyte for each contestant.
+const PARTS: &str = "together,contended,processes,stopped,durable,old-way,growth";
+
+#[test]
+fn a_run_gives_tables_json_and_a_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = ["--json", "run.json", "--html", "run.html", "--markdown", "run.md"];
+    let output = compare(folder.path(), &[&["--smoke", "--only", PARTS][..], &files].concat());
+    ensure_success(&output);
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+
+    let report: serde_json::Value = serde_json::from_str(&read("run.json")).unwrap();
+    let sections = report["sections"].as_array().unwrap();
+    assert_eq!(sections.len(), 10, "two for two threads, for the old way and for growth");
+    for section in sections {
+        let (rows, measures) = (section["rows"].as_array().unwrap(), section["measures"].as_array().unwrap().len());
+        assert!(rows.iter().any(|row| row["who"] == "casblock"), "{}", section["id"]);
+        assert!(rows.iter().all(|row| row["figures"].as_array().unwrap().len() == measures), "{}", section["id"]);
+    }
+    assert!(report["targets"].as_array().unwrap().len() >= 6);
+
+    let terminal = String::from_utf8(output.stdout).unwrap();
+    let (markdown, page) = (read("run.md"), read("run.html"));
+    for section in sections {
+        let title = section["title"].as_str().unwrap();
+        assert!([&terminal, &markdown, &page].iter().all(|text| text.contains(title)), "{title} is missing");
+    }
+    assert!(!page.contains("<script") && !page.contains("src=") && !page.contains("@import"), "it needs something");
+    assert_eq!(page.matches("http").count(), page.matches("http://www.w3.org/2000/svg").count());
+
+    // What was written can be shown again.
+    let again = compare(folder.path(), &["--from", "run.json", "--html", "again.html"]);
+    ensure_success(&again);
+    assert_eq!(read("again.html"), page);
+}
+
+#[test]
+fn wrong_arguments_are_told_before_anything_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    for (arguments, said) in [
+        (&["--only", "nothing"][..], "possible values"),
+        (&["--json", "no/such/folder/run.json"], "cannot write no/such/folder/run.json"),
+        (&["--from", "no-such-run.json"], "cannot read no-such-run.json"),
+        (&["--memory", "no-such-folder", "--only", "growth", "--smoke", "--from", "x"], "cannot be used with"),
+    ] {
+        let output = compare(folder.path(), arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && stderr.contains(said), "{arguments:?}: {stderr}");
+    }
+}
