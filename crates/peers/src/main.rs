@@ -99,7 +99,7 @@ fn compare(options: &Options) -> Result<()> {
             let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
             serde_json::from_str(&text).with_context(|| format!("{} is no report", path.display()))?
         }
-        None => measure(options)?,
+        None => take_measurements(options)?,
     };
     println!("{}", report::terminal(&report, 80));
     let write = |path: &Option<PathBuf>, text: String| match path {
@@ -115,7 +115,7 @@ fn compare(options: &Options) -> Result<()> {
 }
 
 /// Takes the measurements; says on stderr what it is at.
-fn measure(options: &Options) -> Result<Report> {
+fn take_measurements(options: &Options) -> Result<Report> {
     if cfg!(debug_assertions) {
         eprintln!("built without optimizations: these figures say nothing");
     }

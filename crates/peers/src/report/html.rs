@@ -243,8 +243,8 @@ impl Span {
 
 /// Bars of one measure.
 fn bars(section: &Section, index: usize, measure: &Measure) -> String {
-    let figure = |row| -> Option<(&Row, Figure)> { Some((row, (*row).figures.get(index)?.as_ref().copied()?)) };
-    let figures: Vec<(&Row, Figure)> = section.rows.iter().filter_map(figure).collect();
+    let figures = section.rows.iter().filter_map(|row| Some((row, (*row.figures.get(index)?)?)));
+    let figures: Vec<(&Row, Figure)> = figures.collect();
     let span = Span::of(&figures);
     let scale = if span.is_logarithmic() { "; the bars are logarithmic" } else { "" };
     let mut text =

@@ -101,10 +101,9 @@ fn words(slice: Duration) -> Result<Entrant<'static>> {
     let store = casblock::Store::in_memory(casblock::Geometry::blocks(1))?;
     let run = each_operation(slice, move |times| {
         let word = store.word(0).expect("a word");
-        let mut number = word.load();
-        for _ in 0..times {
+        let first = word.load();
+        for number in first..first + times {
             black_box(&word).compare_exchange(number, number + 1).expect("nobody else's");
-            number += 1;
         }
     });
     Ok(Entrant { who: "casblock".to_owned(), kind: Kind::Casblock, run })

@@ -84,12 +84,11 @@ pub fn miscompare(slice: Duration) -> Result<Entrant<'static>> {
 
 /// An exchange of an `AtomicU64`.
 pub fn exchange(slice: Duration) -> Entrant<'static> {
-    let word = Box::leak(Box::new(AtomicU64::new(0)));
+    let word = AtomicU64::new(0);
     let run = each_operation(slice, move |times| {
-        let mut number = word.load(Acquire);
-        for _ in 0..times {
-            black_box(&*word).compare_exchange(number, number + 1, AcqRel, Acquire).expect("nobody else's");
-            number += 1;
+        let first = word.load(Acquire);
+        for number in first..first + times {
+            black_box(&word).compare_exchange(number, number + 1, AcqRel, Acquire).expect("nobody else's");
         }
     });
     limit("a bare exchange", run)
