@@ -165,12 +165,13 @@ fn small(ground: &Ground) -> Result<Vec<Section>> {
 fn large(ground: &Ground) -> Result<Vec<Section>> {
     let (rounds, slice) = (ground.effort.rounds, ground.effort.slice);
     let temporary = folder(&ground.memory)?;
-    let team = All::create(temporary.path(), MANY, Durability::Process)?;
-    let mut read = team.enter(&Read { blocks: MANY, slice })?;
-    read.push(limits::copy(MANY, slice)?);
+    let blocks = MANY.min(ground.effort.most_blocks);
+    let team = All::create(temporary.path(), blocks, Durability::Process)?;
+    let mut read = team.enter(&Read { blocks, slice })?;
+    read.push(limits::copy(blocks, slice)?);
     let read = compete(read, rounds, None)?;
-    let mut update = team.enter(&CompareAndWrite { blocks: MANY, slice })?;
-    update.push(limits::compare_and_copy(MANY, slice)?);
+    let mut update = team.enter(&CompareAndWrite { blocks, slice })?;
+    update.push(limits::compare_and_copy(blocks, slice)?);
     let update = compete(update, rounds, None)?;
     Ok(vec![
         timed(
@@ -195,7 +196,7 @@ pub const FOOTPRINTS: [u64; 6] = [1 << 4, 1 << 7, 1 << 10, 1 << 13, 1 << 16, 1 <
 fn against_footprint(ground: &Ground) -> Result<Section> {
     let (rounds, slice) = (ground.effort.rounds, ground.effort.slice);
     let mut rows = Vec::new();
-    for blocks in FOOTPRINTS {
+    for blocks in FOOTPRINTS.into_iter().filter(|blocks| *blocks <= ground.effort.most_blocks) {
         let temporary = folder(&ground.memory)?;
         let team = Nearest::create(temporary.path(), blocks, Durability::Process)?;
         let mut entrants = team.enter(&CompareAndWrite { blocks, slice })?;

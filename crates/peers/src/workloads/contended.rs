@@ -140,7 +140,7 @@ pub fn two_threads(ground: &Ground) -> Result<Vec<Section>> {
 /// The same over fewer blocks and more.
 fn two_threads_against_footprint(ground: &Ground) -> Result<Section> {
     let mut rows = Vec::new();
-    for blocks in FOOTPRINTS {
+    for blocks in FOOTPRINTS.into_iter().filter(|blocks| *blocks <= ground.effort.most_blocks) {
         let temporary = folder(&ground.memory)?;
         let team = Nearest::create(temporary.path(), blocks, Durability::Process)?;
         let workload = Updates { blocks, slice: 3 * ground.effort.slice, cores: ground.cores.clone() };
