@@ -23,16 +23,31 @@ pub struct Effort {
 
 impl Effort {
     /// A few minutes.
-    pub const QUICK: Self =
-        Self { rounds: 11, long_rounds: 3, slice: Duration::from_millis(4), long_slice: Duration::from_millis(120), most_blocks: u64::MAX };
+    pub const QUICK: Self = Self {
+        rounds: 11,
+        long_rounds: 3,
+        slice: Duration::from_millis(4),
+        long_slice: Duration::from_millis(120),
+        most_blocks: u64::MAX,
+    };
 
     /// Seconds: shows that all works, and measures nothing.
-    pub const SMOKE: Self =
-        Self { rounds: 1, long_rounds: 1, slice: Duration::from_micros(100), long_slice: Duration::from_millis(5), most_blocks: 1 << 10 };
+    pub const SMOKE: Self = Self {
+        rounds: 1,
+        long_rounds: 1,
+        slice: Duration::from_micros(100),
+        long_slice: Duration::from_millis(5),
+        most_blocks: 1 << 10,
+    };
 
     /// A quarter of an hour or so.
-    pub const FULL: Self =
-        Self { rounds: 41, long_rounds: 9, slice: Duration::from_millis(10), long_slice: Duration::from_millis(250), most_blocks: u64::MAX };
+    pub const FULL: Self = Self {
+        rounds: 41,
+        long_rounds: 9,
+        slice: Duration::from_millis(10),
+        long_slice: Duration::from_millis(250),
+        most_blocks: u64::MAX,
+    };
 }
 
 /// One who takes part in a workload, made ready for it.
