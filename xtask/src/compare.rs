@@ -1,8 +1,10 @@
 //! `cargo xtask compare`: casblock side by side with what people would use instead (crates/peers).
 
+use std::fs;
+
 use anyhow::{Context, Result};
 
-use crate::workspace::cargo;
+use crate::workspace::{cargo, target};
 
 /// What is passed on.
 #[derive(clap::Args)]
@@ -15,7 +17,11 @@ pub struct Options {
 /// Builds the comparison and runs it; whether it came to its end.
 pub fn run(options: &Options) -> Result<bool> {
     let mut command = cargo("run --release --quiet -p casblock-peers --");
-    // Files are named from where the command was given.
+    // Files are named from where the command was given; what is made to be measured lies where nobody looks for files.
     command.current_dir(std::env::current_dir()?).args(&options.arguments);
+    if !options.arguments.iter().any(|argument| argument.starts_with("--disk") || argument == "--from") {
+        fs::create_dir_all(target())?;
+        command.arg("--disk").arg(target());
+    }
     Ok(command.status().context("cannot run cargo")?.success())
 }

@@ -57,7 +57,8 @@ pub trait Peer: Sync + Sized {
     /// Makes one whose blocks all hold [`FIRST`](crate::block::FIRST), in an empty folder.
     fn create(folder: &Path, blocks: u64, durability: Durability) -> Result<Self>;
 
-    /// A handle for the calling thread.
+    /// A handle for the calling thread, which must be joined before this is dropped: LMDB frees what it keeps for a
+    /// thread when that ends, and the end of a scope does not wait for it.
     fn handle(&self) -> Result<Self::Handle<'_>>;
 }
 

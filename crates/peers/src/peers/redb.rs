@@ -31,7 +31,7 @@ impl Peer for Redb {
         }
         transaction.commit()?;
         let durability = match durability {
-            // Such commits reuse what earlier ones of them have freed, so that none that flushes is needed in between.
+            // Such commits reuse what earlier ones of them have freed: the file stops growing without one that flushes.
             Durability::Process => redb::Durability::None,
             Durability::Power => redb::Durability::Immediate,
         };

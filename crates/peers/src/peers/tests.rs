@@ -15,10 +15,10 @@ const THREADS: usize = 4;
 const PROCESSES: u64 = 3;
 
 /// Updates by each thread or process, of those that update in memory: so many that they overlap.
-const MANY: u64 = 100_000;
+const MANY: u64 = 400_000;
 
 /// Of those that make a few system calls for each.
-const SOME: u64 = 5_000;
+const SOME: u64 = 2_000;
 
 /// And of those that take longest.
 const FEW: u64 = 300;
@@ -86,6 +86,7 @@ fn threads_lose_no_update<P: Peer>(peers: &[&P], updates: u64) {
             assert!(number >= last || P::NAME == Lmdb::NAME, "an update was taken back");
             last = number;
         }
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
     });
     assert_counted(peers[0], THREADS as u64 * updates);
 }
