@@ -181,8 +181,7 @@ pub fn run(ground: &Ground) -> Result<Vec<Section>> {
         ];
         rows.extend(compete(entrants, ground.effort.long_rounds, Some(processes as f64))?);
     }
-    let about =
-        "As many threads before, but each in a process of its own. redb is not here: a file of it is for one process.";
+    let about = "As many threads before, but each in a process of its own. redb is not here: with several processes it flushes each update.";
     let mut section = section("contended-processes", "Many processes, one block", about, &CONTENDED, rows);
     section.axis = Some(Axis { label: "processes".to_owned(), doubles: true });
     Ok(vec![section])

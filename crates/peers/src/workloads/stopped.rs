@@ -94,7 +94,7 @@ impl Workload for Stops {
             let (over, counts) = (AtomicBool::new(false), [const { AtomicU64::new(0) }; 3]);
             let (send, receive) = mpsc::channel();
             let stops: Vec<Stop> = thread::scope(|scope| {
-                for (index, count) in counts.iter().enumerate() {
+                let spawn = |index: usize, count| {
                     let (over, cores, send) = (&over, &this.cores, send.clone());
                     scope.spawn(move || {
                         cores.pin(index);
@@ -102,13 +102,16 @@ impl Workload for Stops {
                         // SAFETY: it is always there.
                         send.send((index, unsafe { libc::pthread_self() })).expect("somebody listens");
                         work(handle, count, over);
-                    });
-                }
+                    })
+                };
+                let workers: Vec<_> = counts.iter().enumerate().map(|(index, count)| spawn(index, count)).collect();
                 let threads = [(); 3].map(|()| receive.recv().expect("all three come"));
                 let (_, victim) = threads.into_iter().find(|(index, _)| *index == 2).expect("the third");
                 let stops = (0..this.count).map(|_| Self::stop(&mut random, victim, [&counts[0], &counts[1]]));
                 let stops = stops.collect();
                 over.store(true, Relaxed);
+                // A scope does not wait for what threads do when they end, which LMDB's still need their store for.
+                workers.into_iter().for_each(|worker| worker.join().expect("no panic"));
                 stops
             });
             let stood_still = stops.iter().filter(|stop| stop.fewest == 0).count();
