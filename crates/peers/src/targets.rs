@@ -39,34 +39,30 @@ pub fn judge(sections: &[Section]) -> Vec<Target> {
     let rate = |threads| own(sections, "contended-threads", 5, threads);
     let durable = |threads| own(sections, "durable", 0, threads);
     let targets = [
-        at_most("read of a hot block ÷ memcpy", 1.3, ratio(sections, "read-hot", LIMIT, None)),
+        at_most("read of one block ÷ memcpy", 1.3, ratio(sections, "read-hot", LIMIT, None)),
         at_most("exchange of a word ÷ bare exchange", 1.2, ratio(sections, "words", LIMIT, None)),
-        at_most("compare-and-write of one block ÷ limit", 1.4, ratio(sections, "caw-hot", LIMIT, None)),
-        at_most("compare-and-write over 1,024 blocks ÷ limit", 1.4, ratio(sections, "caw-1024", LIMIT, None)),
+        at_most("compare-and-write, one block ÷ limit", 1.4, ratio(sections, "caw-hot", LIMIT, None)),
+        at_most("compare-and-write, 1,024 blocks ÷ limit", 1.4, ratio(sections, "caw-1024", LIMIT, None)),
         at_least(
-            "rate of 2 threads over 1,024 blocks ÷ a parking_lot Mutex each",
+            "2 threads, 1,024 blocks ÷ parking_lot Mutex",
             1.0,
             ratio(sections, "caw-2-threads", "parking_lot Mutex", None),
         ),
-        at_least(
-            "rate of 2 threads over 1,024 blocks ÷ a robust pthread mutex each",
-            1.2,
-            ratio(sections, "caw-2-threads", "robust", None),
-        ),
+        at_least("2 threads, 1,024 blocks ÷ robust mutex", 1.2, ratio(sections, "caw-2-threads", "robust", None)),
         at_most("p99.9 of 32 threads on one block, ns", 1000.0, own(sections, "contended-threads", 0, 32.0)),
         at_most(
-            "the same ÷ a parking_lot Mutex",
+            "the same ÷ parking_lot Mutex",
             1.0 / 300.0,
             ratio(sections, "contended-threads", "parking_lot Mutex", many),
         ),
-        at_least("rate of 32 threads on one block ÷ that of 2", 0.9, rate(32.0).zip(rate(2.0)).map(|(a, b)| a / b)),
+        at_least("32 threads on one block ÷ 2 threads", 0.9, rate(32.0).zip(rate(2.0)).map(|(a, b)| a / b)),
         at_most(
-            "read over 512 MiB ÷ an array of parking_lot Mutexes",
+            "read over 512 MiB ÷ parking_lot Mutex",
             1.15,
             ratio(sections, "read-random", "parking_lot Mutex", None),
         ),
-        at_least("durable rate of 8 threads ÷ that of one", 4.0, durable(8.0).zip(durable(1.0)).map(|(a, b)| a / b)),
-        at_most("beside the blocks of a store of 2²⁶, %", 3.0, own(sections, "growth-blocks", 4, (1u64 << 26) as f64)),
+        at_least("durable updates, 8 threads ÷ one", 4.0, durable(8.0).zip(durable(1.0)).map(|(a, b)| a / b)),
+        at_most("bytes beside the blocks of 2²⁶, %", 3.0, own(sections, "growth-blocks", 4, (1u64 << 26) as f64)),
     ];
     targets.into_iter().flatten().collect()
 }

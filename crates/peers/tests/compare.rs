@@ -31,6 +31,8 @@ fn a_run_gives_tables_json_and_a_page() {
     assert!(report["targets"].as_array().unwrap().len() == 12);
 
     let terminal = String::from_utf8(output.stdout).unwrap();
+    let widest = terminal.lines().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(80), "{widest:?} columns");
     let (markdown, page) = (read("run.md"), read("run.html"));
     for section in sections {
         let title = section["title"].as_str().unwrap();

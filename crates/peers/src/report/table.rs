@@ -100,6 +100,8 @@ fn by_measure(section: &Section, head: String, name: impl Fn(&Row) -> String) ->
     let cells = |row: &Row| {
         let mut cells = vec![name(row)];
         for (figure, measure) in row.figures.iter().zip(&section.measures) {
+            // There is no room for the spread of many.
+            let spread = |figure| if section.measures.len() > 3 { String::new() } else { spread(figure) };
             let text = |figure| format!("{}{}", with_unit_of(figure, measure), spread(figure));
             cells.push(figure.as_ref().map_or_else(String::new, text));
         }

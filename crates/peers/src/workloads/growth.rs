@@ -103,11 +103,11 @@ fn against_blocks(ground: &Ground) -> Result<Section> {
     let about = "A sparse store of 2¹⁰ to 2²⁶ blocks (32 GiB) in which 1,024 blocks, spread evenly, are updated and read at \
                  random; the time to make it and to open it; what is beside the blocks, and what 1,024 written blocks take.";
     let measures = [
-        ("compare-and-write", Unit::Nanoseconds, true, true),
+        ("update", Unit::Nanoseconds, true, true),
         ("read", Unit::Nanoseconds, true, true),
         ("open", Unit::Nanoseconds, true, true),
         ("create", Unit::Nanoseconds, true, false),
-        ("beside the blocks", Unit::Percent, true, false),
+        ("beside", Unit::Percent, true, false),
         ("allocated", Unit::Bytes, true, false),
     ];
     let mut section = section("growth-blocks", "Cost against the number of blocks", about, &measures, rows);
@@ -132,9 +132,9 @@ fn against_writers(ground: &Ground) -> Result<Section> {
     let about = "A store in which so many writers are open: the time of an update by one of them, the time to open one \
                  more, and what is beside its 1,024 blocks, which grows by a spare frame and a slot for each writer.";
     let measures = [
-        ("compare-and-write", Unit::Nanoseconds, true, true),
+        ("update", Unit::Nanoseconds, true, true),
         ("open a writer", Unit::Nanoseconds, true, true),
-        ("beside the blocks", Unit::Bytes, true, false),
+        ("beside", Unit::Bytes, true, false),
     ];
     let mut section = section("growth-writers", "Cost against the number of writers", about, &measures, rows);
     section.axis = Some(Axis { label: "writers".to_owned(), doubles: false });

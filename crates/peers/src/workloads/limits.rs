@@ -65,7 +65,7 @@ pub fn compare_and_copy(blocks: u64, slice: Duration) -> Result<Entrant<'static>
             }
         }
     });
-    Ok(limit("memcmp + memcpy + exchange", run))
+    Ok(limit("memcmp+memcpy+CAS", run))
 }
 
 /// A `memcmp` that finds a difference, and a `memcpy`.
@@ -79,7 +79,7 @@ pub fn miscompare(slice: Duration) -> Result<Entrant<'static>> {
             }
         }
     });
-    Ok(limit("memcmp + memcpy", run))
+    Ok(limit("memcmp+memcpy", run))
 }
 
 /// An exchange of an `AtomicU64`.

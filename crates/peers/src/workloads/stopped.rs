@@ -131,7 +131,6 @@ pub fn run(ground: &Ground) -> Result<Vec<Section>> {
     let about = "Three threads count in one block; one of them is stopped for 10 ms at random moments, as by a scheduler, a \
                  debugger or a page that is not in memory. In how many of these stops did another do nothing at all, and how \
                  many attempts did the others make in a second of them?";
-    let measures =
-        [("stops in which others stood still", Unit::Percent, true, true), ("attempts", Unit::PerSecond, false, true)];
+    let measures = [("stood still", Unit::Percent, true, true), ("attempts", Unit::PerSecond, false, true)];
     Ok(vec![section("stopped", "One thread stopped in the middle", about, &measures, rows)])
 }
