@@ -9,7 +9,7 @@
 //! | [`targets`] | the project's targets |
 //! | [`results`] | what a run measured |
 //! | [`report`] | that as tables in a terminal, and as a page |
-//! | [`cores`], [`machine`] | what it runs on |
+//! | [`cores`], [`machine`], [`temporary`] | what it runs on, and in |
 
 mod block;
 mod cores;
@@ -19,18 +19,20 @@ mod peers;
 mod report;
 mod results;
 mod targets;
+mod temporary;
 mod workloads;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use cores::Cores;
 use measure::Effort;
 use results::Report;
+use temporary::Temporary;
 use workloads::{Errand, Ground, PARTS};
 
 /// casblock measured side by side with what people would use instead
@@ -128,8 +130,10 @@ fn take_measurements(options: &Options) -> Result<Report> {
     };
     let memory = if options.memory.is_dir() { options.memory.clone() } else { std::env::temp_dir() };
     let machine = machine::describe(&cores, &memory, &options.disk);
-    let ground = Ground { effort, cores, memory, disk: options.disk.clone() };
-    ensure_folders(&[&ground.memory, &ground.disk])?;
+    let temporary = Temporary::within(&[&memory, &options.disk])?;
+    let mut folders = temporary.paths().map(Path::to_owned);
+    let mut folder = || folders.next().expect("there are two");
+    let ground = Ground { effort, cores, memory: folder(), disk: folder() };
     let mut sections = Vec::new();
     for (name, part) in PARTS {
         if options.only.is_empty() || options.only.iter().any(|only| only == name) {
@@ -149,13 +153,6 @@ fn take_measurements(options: &Options) -> Result<Report> {
         sections,
         targets,
     })
-}
-
-fn ensure_folders(folders: &[&Path]) -> Result<()> {
-    for folder in folders {
-        ensure!(folder.is_dir(), "{} is no folder", folder.display());
-    }
-    Ok(())
 }
 
 /// The command that measures the same.

@@ -1,7 +1,8 @@
 //! The whole command, with one short round of each: nothing is measured, but every sum is verified.
 
+use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn compare(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_casblock-peers"));
@@ -54,10 +55,29 @@ fn wrong_arguments_are_told_before_anything_is_measured() {
         (&["--only", "nothing"][..], "possible values"),
         (&["--json", "no/such/folder/run.json"], "cannot write no/such/folder/run.json"),
         (&["--from", "no-such-run.json"], "cannot read no-such-run.json"),
-        (&["--memory", "no-such-folder", "--only", "growth", "--smoke", "--from", "x"], "cannot be used with"),
+        (&["--only", "growth", "--smoke", "--from", "x"], "cannot be used with"),
     ] {
         let output = compare(folder.path(), arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && stderr.contains(said), "{arguments:?}: {stderr}");
     }
+}
+
+/// Ends it in the middle, as Ctrl-C does.
+#[test]
+fn an_interrupted_run_leaves_no_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_casblock-peers"));
+    command.args(["--smoke", "--memory"]).arg(folder.path()).arg("--disk").arg(folder.path());
+    let mut run = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    // It is at its first part.
+    let mut said = [0; 5];
+    run.stderr.as_mut().unwrap().read_exact(&mut said).unwrap();
+    while std::fs::read_dir(folder.path()).unwrap().count() < 2 {
+        assert_eq!(run.try_wait().unwrap(), None);
+    }
+    // SAFETY: a signal to a child that nobody has waited for yet.
+    unsafe { libc::kill(run.id() as libc::pid_t, libc::SIGINT) };
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
