@@ -262,6 +262,12 @@ fn assert_enough_was_seen(tally: &Tally) {
     assert!(enough, "too little was seen: {tally:?}");
 }
 
+/// Files by which something was found: the displaced frame of a slot was its reserve, too.
+#[test]
+fn those_that_were_treated_wrongly_are_treated_rightly() {
+    run_alone(Series::Process, 13_712_211_924_279_906_350, 8794);
+}
+
 #[test]
 fn a_bit_of_the_state_page_costs_a_recovery_at_most() {
     let Some(tally) = run(Series::State) else { return };

@@ -129,7 +129,10 @@ pub fn resolve<const W: usize>(mem: &impl Memory<W>, writer: u16) -> Result<Hold
         return Ok(settled);
     }
     Ok(match displaced {
-        Some(displaced) => Holding { spare: Some(displaced), ..settled },
+        // In a damaged slot the two may be one frame.
+        Some(displaced) => {
+            Holding { spare: Some(displaced), reserve: settled.reserve.filter(|&frame| frame != displaced) }
+        }
         None => Holding { reserve: None, ..settled },
     })
 }

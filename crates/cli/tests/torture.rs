@@ -1,5 +1,8 @@
 //! `casblock torture`, as a user runs it: clean where the store is sound, and not where a fault was planted.
 
+#[path = "common/signals.rs"]
+mod signals;
+
 use std::fs;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
@@ -17,6 +20,7 @@ const WATCHDOG: Duration = Duration::from_secs(60);
 fn torture(store: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_casblock"));
     command.arg("torture").arg(store).args(arguments).stdin(Stdio::null());
+    signals::interruptible(&mut command);
     command
 }
 

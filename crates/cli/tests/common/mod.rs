@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod signals;
+
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
@@ -55,6 +57,7 @@ impl Folder {
         let mut command = Command::new(program);
         command.current_dir(self.0.path()).env_remove("RUST_LOG").stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        signals::interruptible(&mut command);
         command
     }
 
