@@ -262,10 +262,12 @@ fn assert_enough_was_seen(tally: &Tally) {
     assert!(enough, "too little was seen: {tally:?}");
 }
 
-/// Files by which something was found: the displaced frame of a slot was its reserve, too.
+/// Files by which something was found: the displaced frame of a slot was its reserve, too; two blocks named a frame that was
+/// stamped as a third's.
 #[test]
 fn those_that_were_treated_wrongly_are_treated_rightly() {
     run_alone(Series::Process, 13_712_211_924_279_906_350, 8794);
+    run_alone(Series::Power, 2_497_802_701_388_404_177, 2543);
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub enum Repair {
         /// The block that keeps the frame.
         other: u64,
     },
-    /// Two blocks name one frame, and there is none free for a copy. Not mended.
+    /// Two blocks name one frame, and there is none free for a copy, or its stamp is neither's. Not mended.
     BlockShared {
         /// One block.
         block: u64,
@@ -122,7 +122,7 @@ impl fmt::Display for Repair {
                 write!(f, "block {block} named the frame of block {other}; it has a copy now, and reads as before")
             }
             Self::BlockShared { block, other } => {
-                write!(f, "block {block} names the frame of block {other}, and no frame is free for a copy: not mended")
+                write!(f, "block {block} names the frame of block {other}, and has no other: not mended")
             }
             Self::BlockLost { block } => {
                 write!(f, "block {block} names no frame, and no stamp tells which was its own: not mended")
@@ -153,10 +153,24 @@ pub fn repair<const W: usize>(mem: &impl Memory<W>, mut report: impl FnMut(Repai
         wrong.remove(&block);
         report(at_work.rebuild(block, cell)?);
     }
-    wrong.retain(|block, wrong| !at_work.is_sole_claim(*block, wrong));
+    // First those whose checksum says that the frame is theirs, whatever else its stamp says.
+    wrong.retain(|block, wrong| !(at_work.has_own_checksum(*block) && at_work.is_sole_claim(*block, wrong)));
+    let mut unproven = BTreeMap::new();
+    wrong.retain(|block, wrong| {
+        let is_sole = at_work.is_sole_claim(*block, wrong);
+        if is_sole {
+            unproven.insert(at_work.mem.layout().frame(at_work.cell(*block)), *block);
+        }
+        !is_sole
+    });
     at_work.own_by_slots(&mut report)?;
     for (&block, &wrong) in &wrong {
-        report(at_work.mend(block, wrong)?);
+        let frame = at_work.mem.layout().frame(at_work.cell(block));
+        match (wrong, unproven.get(&frame)) {
+            // It may be the one as well as the other.
+            (Wrong::Misstamped, Some(&other)) => report(Repair::BlockShared { block, other }),
+            _ => report(at_work.mend(block, wrong)?),
+        }
     }
     at_work.report_damage(&mut report);
     at_work.set_tags(&mut report);
@@ -231,6 +245,15 @@ impl<const W: usize, M: Memory<W>> AtWork<'_, W, M> {
             }
         }
         wrong
+    }
+
+    /// Whether the checksum of the frame that a block names is that of the block, as its cell has it.
+    fn has_own_checksum(&mut self, block: u64) -> bool {
+        let (layout, cell) = (self.mem.layout(), self.cell(block));
+        let number = layout.frame(cell);
+        let (Some(frame), Some(stamp)) = (self.mem.frame(number), self.mem.stamp(number)) else { return false };
+        self.mem.copies().load(frame, &mut self.bytes);
+        stamp.proves(block, layout.sequence(cell), number, &self.bytes)
     }
 
     /// Gives a block the frame that it names, if nobody else has that though it is stamped as holding something else. Not
