@@ -14,13 +14,14 @@ pub struct Temporary(Vec<TempDir>);
 impl Temporary {
     /// Makes the folders, and sees that they are removed when a signal ends the process.
     pub fn within(folders: &[&Path]) -> Result<Self> {
+        // First: a signal that comes while they are made is dealt with as soon as they are.
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
         let make = |within: &&Path| {
             let made = tempfile::Builder::new().prefix("casblock-compare-").tempdir_in(within);
             made.with_context(|| format!("cannot make a folder in {}", within.display()))
         };
         let made = Self(folders.iter().map(make).collect::<Result<_>>()?);
         let paths: Vec<PathBuf> = made.paths().map(Path::to_owned).collect();
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
         thread::spawn(move || {
             if let Some(signal) = signals.forever().next() {
                 for path in paths {
