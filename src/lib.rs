@@ -12,6 +12,7 @@
 //! | do without a file | [`Store::in_memory`]: works on every platform |
 //! | update blocks | [`Store::compare_and_write`], [`Store::write`], [`Writer`] |
 //! | tell others that you live | [`Store::word`] |
+//! | use any device with compare-and-write | [`device::BlockDevice`] |
 //! | check and mend a store | [`Store::check`], [`Store::open_exclusive`], [`Store::repair`] |
 //!
 //! Stores in files need Linux on a 64-bit little-endian machine; elsewhere those functions do not exist. What is
@@ -29,6 +30,10 @@ pub use sync::{AtomicU16, AtomicU64, Killed, Ordering, fence, kill_this_thread_a
 #[cfg(power_cuts)]
 pub use sync::{Stored, Watch, watched};
 
+#[cfg(not(loom))]
+pub mod device;
+#[cfg(not(loom))]
+pub mod environment;
 #[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]

@@ -336,11 +336,10 @@ fn unnamed(target: &Path, mode: u32) -> Result<(File, Option<PathBuf>), OpenErro
     Ok((descriptor.into(), Some(temporary)))
 }
 
-/// Random bytes, from the kernel; so few come all at once.
+/// Random bytes, from the kernel.
 fn random_bytes<const N: usize>(path: &Path) -> Result<[u8; N], OpenError> {
     let mut bytes = [0; N];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|errno| failed(path, "asking for random bytes")(errno.into()))?;
+    getrandom::fill(&mut bytes).map_err(|error| failed(path, "asking for random bytes")(error.into()))?;
     Ok(bytes)
 }
 
