@@ -2,8 +2,12 @@
 //!
 //! Whoever tests them gives them others, and runs a day of faults in a second, the same each time.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+
+use crate::dice::Dice;
+use crate::sync::Ordering::Relaxed;
+use crate::sync::{AtomicU64, Mutex};
 
 /// A clock that only goes forward, sleep, and random numbers.
 pub trait Environment: Send + Sync {
@@ -73,6 +77,46 @@ impl Environment for System {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).expect("the system has random numbers");
         u128::from_ne_bytes(bytes)
+    }
+}
+
+/// A world of its own, for tests: time passes only while somebody sleeps, which takes no time outside, and all random
+/// numbers follow from a seed.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use casblock::environment::{Environment, Virtual};
+///
+/// let world = Virtual::new(1);
+/// world.sleep(Duration::from_secs(3600));
+/// assert_eq!(world.now(), Duration::from_secs(3600));
+/// ```
+#[derive(Debug)]
+pub struct Virtual {
+    now_ns: AtomicU64,
+    dice: Mutex<Dice>,
+}
+
+impl Virtual {
+    /// The world of a seed, at time zero.
+    pub fn new(seed: u64) -> Self {
+        Self { now_ns: AtomicU64::new(0), dice: Mutex::new(Dice::new(seed, u64::MAX)) }
+    }
+}
+
+impl Environment for Virtual {
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.now_ns.load(Relaxed))
+    }
+
+    fn sleep(&self, time: Duration) {
+        self.now_ns.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    fn random(&self) -> u128 {
+        let mut dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner);
+        u128::from(dice.throw()) << 64 | u128::from(dice.throw())
     }
 }
 

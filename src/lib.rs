@@ -13,6 +13,7 @@
 //! | update blocks | [`Store::compare_and_write`], [`Store::write`], [`Writer`] |
 //! | tell others that you live | [`Store::word`] |
 //! | use any device with compare-and-write | [`device::BlockDevice`] |
+//! | know for certain what came of one | [`ats::Ats`] |
 //! | check and mend a store | [`Store::check`], [`Store::open_exclusive`], [`Store::repair`] |
 //!
 //! Stores in files need Linux on a 64-bit little-endian machine; elsewhere those functions do not exist. What is
@@ -31,7 +32,11 @@ pub use sync::{AtomicU16, AtomicU64, Killed, Ordering, fence, kill_this_thread_a
 pub use sync::{Stored, Watch, watched};
 
 #[cfg(not(loom))]
+pub mod ats;
+#[cfg(not(loom))]
 pub mod device;
+#[cfg(not(loom))]
+mod dice;
 #[cfg(not(loom))]
 pub mod environment;
 #[cfg(not(loom))]

@@ -3,12 +3,14 @@
 //! This layer knows the stores below it, and nothing of the hosts that share a device.
 
 mod error;
+mod faulty;
 mod store;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use error::{BoxError, DeviceError, Failure};
+pub use faulty::{FaultCounts, Faults, Faulty, Link};
 
 /// A device of equal blocks with compare-and-write, shared by threads, processes, and perhaps hosts.
 ///

@@ -83,7 +83,7 @@ pub(crate) fn fdatasync(file: &File) -> io::Result<()> {
 macro_rules! shown {
     ($name:ident, $int:ty) => {
         /// Core's atomic of the same name; each operation is a step.
-        #[derive(Debug)]
+        #[derive(Default, Debug)]
         #[repr(transparent)]
         pub struct $name(core::sync::atomic::$name);
 
