@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use casblock::ats::{Ats, Draft, NotARecord, Nonce, Owner, Record512, Retry, Verdict};
+use casblock::ats::{Ats, Draft, Nonce, NotARecord, Owner, Record512, Retry, Verdict};
 use casblock::device::{BlockDevice, DeviceError, Failure, Faults, Faulty};
 use casblock::environment::{Environment as _, Virtual};
 use casblock::{Geometry, Store};
@@ -304,9 +304,8 @@ fn hosts_count_right_on_a_device_that_misbehaves() {
         let store = Store::in_memory(Geometry::blocks(8)).unwrap();
         let world = Arc::new(Virtual::new(seed));
         let first = Faulty::in_environment(store, faults, Arc::clone(&world));
-        let hosts: Vec<_> = (1..=3)
-            .map(|host| (host, Ats::in_environment(first.another_host(), Arc::clone(&world))))
-            .collect();
+        let hosts: Vec<_> =
+            (1..=3).map(|host| (host, Ats::in_environment(first.another_host(), Arc::clone(&world)))).collect();
         let (mut written, mut unknown) = (0, 0);
         for _ in 0..30 {
             for (host, ats) in &hosts {

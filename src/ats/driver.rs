@@ -1,5 +1,8 @@
 //! Runs operations on a device.
 
+use std::time::Duration;
+
+use super::log::{Counts, Log};
 use super::operation::{Answer, Conclusion, Draft, Next, Operation};
 use super::record::Nonce;
 use super::retry::{Patience, Retry};
@@ -15,6 +18,7 @@ pub struct Ats<D, E = System> {
     device: D,
     environment: E,
     retry: Retry,
+    log: Log,
 }
 
 impl<D: BlockDevice> Ats<D> {
@@ -27,7 +31,8 @@ impl<D: BlockDevice> Ats<D> {
 impl<D: BlockDevice, E: Environment> Ats<D, E> {
     /// On this device, with this clock and these random numbers.
     pub fn in_environment(device: D, environment: E) -> Self {
-        Self { device, environment, retry: Retry::default() }
+        let log = Log::new(device.name().into_owned());
+        Self { device, environment, retry: Retry::default(), log }
     }
 
     /// Sets how long operations go on.
@@ -45,6 +50,11 @@ impl<D: BlockDevice, E: Environment> Ats<D, E> {
     /// The clock and the random numbers.
     pub fn environment(&self) -> &E {
         &self.environment
+    }
+
+    /// How many operations came to what so far.
+    pub fn counts(&self) -> Counts {
+        self.log.counts()
     }
 
     /// Replaces `expected` by `new` in the blocks from `lba` on; both are equally long.
@@ -149,7 +159,9 @@ impl<D: BlockDevice, E: Environment> Ats<D, E> {
                 Next::Attempt => self.attempt(&mut operation, &mut course),
             };
         };
-        course.outcome(&operation, conclusion, patience.elapsed(&self.environment))
+        let (outcome, last) = course.outcome(&operation, conclusion, patience.elapsed(&self.environment));
+        self.log.note(|| self.environment.now(), &operation, &outcome, last.as_ref());
+        outcome
     }
 
     fn attempt(&self, operation: &mut Operation, course: &mut Course) -> Next {
@@ -214,28 +226,34 @@ impl Course {
         })
     }
 
-    fn outcome(self, operation: &Operation, conclusion: Conclusion, elapsed: std::time::Duration) -> Outcome {
+    /// The outcome, and the last error if the outcome does not tell it.
+    fn outcome(
+        mut self,
+        operation: &Operation,
+        conclusion: Conclusion,
+        elapsed: Duration,
+    ) -> (Outcome, Option<DeviceError>) {
         let attempts = operation.attempts();
+        let found = self.found.take();
         let (verdict, block) = match conclusion {
             Conclusion::Written => (Verdict::Written, operation.image().into()),
             Conclusion::OwnWriteLanded { replaced } => {
                 // That it landed was seen in the block.
-                let found = self.found.unwrap_or_else(|| operation.image().into());
-                (Verdict::OwnWriteLanded { attempts, replaced }, found)
+                (Verdict::OwnWriteLanded { attempts, replaced }, found.unwrap_or_else(|| operation.image().into()))
             }
             Conclusion::PeerChanged { offset, owner } => {
-                let found = self.found.unwrap_or_else(|| operation.expected().into());
+                let found = found.unwrap_or_else(|| operation.expected().into());
                 (Verdict::PeerChanged { offset, found: found.clone(), owner }, found)
             }
             Conclusion::Unwritten => {
-                (Verdict::Unwritten { source: Self::source(self.last) }, operation.expected().into())
+                (Verdict::Unwritten { source: Self::source(self.last.take()) }, operation.expected().into())
             }
             Conclusion::Indeterminate { may_still_land } => {
-                let block = self.found.clone().unwrap_or_else(|| operation.expected().into());
-                let source = Self::source(self.last);
-                (Verdict::Indeterminate { may_still_land, found: self.found, source }, block)
+                let block = found.clone().unwrap_or_else(|| operation.expected().into());
+                let source = Self::source(self.last.take());
+                (Verdict::Indeterminate { may_still_land, found, source }, block)
             }
         };
-        Outcome { verdict, block, attempts, elapsed }
+        (Outcome { verdict, block, attempts, elapsed }, self.last)
     }
 }

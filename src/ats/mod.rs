@@ -28,12 +28,14 @@
 #[cfg(test)]
 mod ambiguity;
 mod driver;
+mod log;
 mod operation;
 pub mod record;
 mod retry;
 mod verdict;
 
 pub use driver::Ats;
+pub use log::Counts;
 pub use operation::{Answer, Conclusion, Draft, Next, Operation};
 pub use record::{Nonce, NotARecord, Owner, Record, Record512, Record4096};
 pub use retry::Retry;

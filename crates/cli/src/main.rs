@@ -23,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::output::Output;
@@ -43,9 +43,10 @@ struct Cli {
     #[arg(long, global = true, display_order = 100)]
     json: bool,
 
-    /// Log to stderr: off, error, warn, info, debug, trace, or target=level,… [default: RUST_LOG, or else warn]
-    #[arg(long, global = true, value_name = "LEVEL", display_order = 101, value_parser = log_level)]
-    log: Option<Targets>,
+    /// Log to stderr: off, error, warn, info, debug, trace, or target=level,…; with `json,` before it, or alone, one JSON
+    /// object a line (docs/events.md) [default: RUST_LOG, or else warn]
+    #[arg(long, global = true, value_name = "[json,]LEVEL", display_order = 101, value_parser = Log::parse)]
+    log: Option<Log>,
 
     #[command(subcommand)]
     command: Command,
@@ -72,7 +73,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     signals::turn_faults_into_errors();
-    start_log(cli.log);
+    cli.log.clone().unwrap_or_default().start();
     tracing::debug!(command = ?cli.command, json = cli.json);
     let output = Output::new(cli.json);
     let result = match &cli.command {
@@ -92,19 +93,59 @@ fn main() -> ExitCode {
     result.unwrap_or_else(|error| exit::report(&error))
 }
 
-/// Sends the log to stderr, as `--log` or else RUST_LOG says.
-fn start_log(level: Option<Targets>) {
-    // A RUST_LOG meant for something else, which this cannot read, is no reason to refuse work.
-    let from_environment = || std::env::var("RUST_LOG").ok().and_then(|level| level.parse().ok());
-    let level = level.or_else(from_environment).unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
-    let lines =
-        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    tracing_subscriber::registry().with(lines).with(level).init();
+/// What `--log` asks for.
+#[derive(Clone, Debug, PartialEq, Default)]
+struct Log {
+    json: bool,
+    /// As RUST_LOG says, if it does not.
+    levels: Option<Targets>,
 }
 
-/// What `--log` means. A word alone is a level; `Targets` would take another one for a target.
-fn log_level(text: &str) -> Result<Targets, String> {
-    let level = || text.parse::<LevelFilter>().map(|level| Targets::new().with_default(level)).ok();
-    let targets = || text.contains('=').then(|| text.parse().ok()).flatten();
-    level().or_else(targets).ok_or_else(|| "off, error, warn, info, debug, trace or target=level is needed".into())
+impl Log {
+    /// What the argument means. A word alone is a level; `Targets` would take another one for a target.
+    fn parse(text: &str) -> Result<Self, String> {
+        let (json, levels) = match text.strip_prefix("json") {
+            Some("") => return Ok(Self { json: true, levels: None }),
+            Some(rest) if rest.starts_with(',') => (true, &rest[1..]),
+            _ => (false, text),
+        };
+        let level = || levels.parse::<LevelFilter>().map(|level| Targets::new().with_default(level)).ok();
+        let targets = || levels.contains('=').then(|| levels.parse().ok()).flatten();
+        match level().or_else(targets) {
+            Some(levels) if !text.is_empty() && !text.ends_with(',') => Ok(Self { json, levels: Some(levels) }),
+            _ => Err("off, error, warn, info, debug, trace, target=level or json is needed".into()),
+        }
+    }
+
+    /// Sends the log to stderr.
+    fn start(self) {
+        // A RUST_LOG meant for something else, which this cannot read, is no reason to refuse work.
+        let from_environment = || std::env::var("RUST_LOG").ok().and_then(|levels| levels.parse().ok());
+        let levels = self.levels.or_else(from_environment);
+        let levels = levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let registry = tracing_subscriber::registry();
+        if self.json {
+            registry.with(lines.json().flatten_event(true).with_filter(levels)).init();
+        } else {
+            registry.with(lines.with_ansi(std::io::stderr().is_terminal()).with_filter(levels)).init();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_log_asks_for() {
+        let level = |level| Some(Targets::new().with_default(level));
+        assert_eq!(Log::parse("json"), Ok(Log { json: true, levels: None }));
+        assert_eq!(Log::parse("info"), Ok(Log { json: false, levels: level(LevelFilter::INFO) }));
+        assert_eq!(Log::parse("json,info"), Ok(Log { json: true, levels: level(LevelFilter::INFO) }));
+        assert_eq!(Log::parse("json,casblock::ats=debug").unwrap().levels, "casblock::ats=debug".parse().ok());
+        for wrong in ["", "json,", "jsonl", "loud", "json,loud"] {
+            assert!(Log::parse(wrong).is_err(), "{wrong}");
+        }
+    }
 }
