@@ -42,6 +42,10 @@ pub mod environment;
 #[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]
+pub mod heartbeat;
+#[cfg(not(loom))]
+pub mod lease;
+#[cfg(not(loom))]
 mod store;
 
 #[cfg(not(loom))]

@@ -9,6 +9,8 @@ mod store;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use crate::store::Store;
+
 pub use error::{BoxError, DeviceError, Failure};
 pub use faulty::{FaultCounts, Faults, Faulty, Link};
 
@@ -86,6 +88,11 @@ pub trait BlockDevice: Send + Sync {
     /// # Errors
     /// Any but a miscompare. How much is on stable storage is not known then.
     fn flush(&self) -> Result<(), DeviceError>;
+
+    /// The store that the device is, if it is one and nothing stands between: its heartbeat words are then at hand.
+    fn as_store(&self) -> Option<&Store> {
+        None
+    }
 }
 
 /// Hands every operation to what is pointed to.
@@ -122,6 +129,10 @@ macro_rules! pass_on {
 
             fn flush(&self) -> Result<(), DeviceError> {
                 (**self).flush()
+            }
+
+            fn as_store(&self) -> Option<&Store> {
+                (**self).as_store()
             }
         }
     )*};

@@ -66,4 +66,8 @@ impl BlockDevice for Store {
     fn flush(&self) -> Result<(), DeviceError> {
         Ok(self.sync()?)
     }
+
+    fn as_store(&self) -> Option<&Store> {
+        Some(self)
+    }
 }

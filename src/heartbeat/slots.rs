@@ -1,0 +1,180 @@
+//! A cluster's slots: reading one's heartbeat, and exchanging it.
+//!
+//! The one place that knows whether hearts beat in a store's words or in the slots' blocks.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::beat::Beat;
+use super::region::{Cluster, Reader, kind};
+use crate::ats::record::{Fields, payload};
+use crate::ats::{Ats, Draft, NotARecord, Owner, Verdict};
+use crate::device::{BlockDevice, DeviceError, Failure};
+use crate::environment::Environment;
+
+/// Bytes of a host's name.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// A host's name: 1 to 64 bytes of text without control characters.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct HostName(String);
+
+impl HostName {
+    /// The name, if it is one.
+    pub fn new(name: impl Into<String>) -> Option<Self> {
+        let name = name.into();
+        let is_name = (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
+        is_name.then_some(Self(name))
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a slot was seen to hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Seen {
+    /// The heartbeat.
+    pub beat: Beat,
+    /// Who has the slot, as its block says: of the same generation as the beat.
+    pub name: Option<HostName>,
+    /// The slot's block: what an exchange expects, where hearts beat in blocks.
+    block: Box<[u8]>,
+}
+
+/// What an exchange of a heartbeat came to.
+#[derive(Debug)]
+pub(crate) enum Exchange {
+    /// It was done: what the slot holds now.
+    Done(Seen),
+    /// It was not: what the slot holds instead. Or it was, and somebody has replaced it since.
+    Found(Seen),
+    /// It was not, or nobody knows.
+    Failed(DeviceError),
+}
+
+/// The slots of a cluster on a device.
+#[derive(Debug)]
+pub(crate) struct Slots<D, E> {
+    pub cluster: Cluster,
+    pub ats: Ats<D, E>,
+}
+
+impl<D: BlockDevice, E: Environment> Slots<D, E> {
+    /// Reads a slot.
+    pub fn read(&self, slot: u32) -> Result<Seen, DeviceError> {
+        let lba = self.cluster.slot_lba(slot)?;
+        // The word first: a name that was read later is of the same generation, or else not shown.
+        let word = self.word(slot)?;
+        let mut block = vec![0; self.ats.device().block_bytes()].into_boxed_slice();
+        self.ats.device().read(lba, &mut block)?;
+        self.parse(lba, block, word)
+    }
+
+    /// The heartbeat in a store's word, where hearts beat there.
+    fn word(&self, slot: u32) -> Result<Option<Beat>, DeviceError> {
+        match (self.cluster.is_in_words(), self.ats.device().as_store()) {
+            (true, Some(store)) => Ok(Some(Beat::from_bits(store.read_word(slot.into())?))),
+            (true, None) => Err(DeviceError::failed(Failure::Unsupported, "the device has no heartbeat words")),
+            (false, _) => Ok(None),
+        }
+    }
+
+    fn parse(&self, lba: u64, block: Box<[u8]>, word: Option<Beat>) -> Result<Seen, DeviceError> {
+        let (written, name) = match Fields::of_block(lba, &block) {
+            Ok(fields) if fields.kind == kind::HOST => {
+                let mut reader = Reader(payload(&block));
+                let (beat, bytes) = (Beat::from_bits(reader.u64()), reader.u32() as usize);
+                let name: [u8; NAME_BYTES_MAX] = reader.bytes();
+                let name = name.get(..bytes).map(String::from_utf8_lossy).map(Cow::into_owned);
+                (beat, name.and_then(HostName::new))
+            }
+            Err(NotARecord::Unwritten) => (Beat::default(), None),
+            Ok(_) => return Err(damaged(lba, "it is a record, but no host's")),
+            // The beat is whole in its word, and who takes the slot writes the block anew.
+            Err(_) if word.is_some() => (Beat::default(), None),
+            Err(error) => return Err(damaged(lba, &error.to_string())),
+        };
+        let beat = word.unwrap_or(written);
+        let name = name.filter(|_| written.generation() == beat.generation());
+        Ok(Seen { beat, name, block })
+    }
+
+    /// Exchanges a slot's heartbeat from what was seen to `beat`. A new owner gives the name; others keep it.
+    pub fn exchange(&self, slot: u32, seen: &Seen, beat: Beat, name: Option<&HostName>) -> Exchange {
+        match self.try_exchange(slot, seen, beat, name) {
+            Ok(exchange) => exchange,
+            Err(error) => Exchange::Failed(error),
+        }
+    }
+
+    fn try_exchange(
+        &self,
+        slot: u32,
+        seen: &Seen,
+        beat: Beat,
+        name: Option<&HostName>,
+    ) -> Result<Exchange, DeviceError> {
+        let lba = self.cluster.slot_lba(slot)?;
+        let Some(store) = self.ats.device().as_store().filter(|_| self.cluster.is_in_words()) else {
+            return self.exchange_block(lba, slot, seen, beat, name);
+        };
+        if let Err(found) = store.word(slot.into())?.compare_exchange(seen.beat.bits(), beat.bits()) {
+            let found = self.parse(lba, seen.block.clone(), Some(Beat::from_bits(found)))?;
+            return Ok(Exchange::Found(found));
+        }
+        // The word decides; the block is for people. Its name counts only with the word's generation.
+        let Some(name) = name else { return Ok(Exchange::Done(Seen { beat, ..seen.clone() })) };
+        let payload = slot_payload(beat, Some(name));
+        let draft = Draft { kind: kind::HOST, owner: owner(slot, beat), payload: &payload };
+        let block = self.ats.update_record(lba, |_| draft).block;
+        Ok(Exchange::Done(Seen { beat, name: Some(name.clone()), block }))
+    }
+
+    fn exchange_block(
+        &self,
+        lba: u64,
+        slot: u32,
+        seen: &Seen,
+        beat: Beat,
+        name: Option<&HostName>,
+    ) -> Result<Exchange, DeviceError> {
+        let payload = slot_payload(beat, name.or(seen.name.as_ref()));
+        let draft = Draft { kind: kind::HOST, owner: owner(slot, beat), payload: &payload };
+        let outcome = self.ats.write_record(lba, &seen.block, draft);
+        Ok(match outcome.verdict {
+            Verdict::Written | Verdict::OwnWriteLanded { replaced: false, .. } => {
+                Exchange::Done(self.parse(lba, outcome.block, None)?)
+            }
+            Verdict::OwnWriteLanded { replaced: true, .. } | Verdict::PeerChanged { .. } => {
+                Exchange::Found(self.parse(lba, outcome.block, None)?)
+            }
+            Verdict::Unwritten { source } | Verdict::Indeterminate { source, .. } => Exchange::Failed(source),
+        })
+    }
+}
+
+fn damaged(lba: u64, what: &str) -> DeviceError {
+    DeviceError::failed(Failure::Corrupt, format!("block {lba} is to be a host's slot: {what}"))
+}
+
+fn owner(slot: u32, beat: Beat) -> Owner {
+    Owner { host: slot.into(), generation: beat.generation().into() }
+}
+
+/// The beat, the length of the name, the name: of one who left, too, which helps people who ask who it was.
+fn slot_payload(beat: Beat, name: Option<&HostName>) -> Vec<u8> {
+    let name = name.map_or("", HostName::as_str);
+    let mut payload = beat.bits().to_le_bytes().to_vec();
+    payload.extend((name.len() as u32).to_le_bytes());
+    payload.extend(name.as_bytes());
+    payload
+}
