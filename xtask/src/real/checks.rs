@@ -1,13 +1,14 @@
 //! What is run in User-Mode Linux, and what must come of it.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::folder::{Disk, Ended, Step, Word};
 use super::kernel::Kernel;
 use super::machine::{End, Machine, Outcome};
-use crate::workspace::root;
+use crate::workspace::{cargo, root, target};
 
 /// A program to run inside, and what must come of it.
 struct Check {
@@ -20,11 +21,18 @@ struct Check {
 /// How long a check may take.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// The checks: all run in one machine, one after another.
-fn checks() -> Vec<Check> {
+/// The checks: all run in one machine, one after another. `casblock` is the command as it was built here.
+fn checks(casblock: &Path) -> Vec<Check> {
     let exercise = root().join("xtask/src/real/exercise.sh");
     let on = |disk| vec!["sh".into(), exercise.as_path().into(), Word::Disk("", disk)];
     vec![
+        Check {
+            name: "the command runs there",
+            words: vec![casblock.into(), "--version".into()],
+            verdict: |ended| {
+                succeeded(ended).and_then(|()| says(ended, concat!("casblock ", env!("CARGO_PKG_VERSION"))))
+            },
+        },
         Check { name: "LIO keeps a block", words: on(Disk::Lio), verdict: keeps_a_block },
         Check { name: "scsi_debug keeps a block", words: on(Disk::ScsiDebug), verdict: keeps_a_block },
         // What the others rely on: a program that fails is seen to.
@@ -39,6 +47,14 @@ fn checks() -> Vec<Check> {
     ]
 }
 
+/// Builds the command; gives where it lies.
+fn casblock() -> Result<PathBuf> {
+    // As the tests build it, so that it is there already when they have run.
+    let line = "build --quiet --workspace --exclude loom-tests --exclude power-cuts --profile test --bin casblock";
+    ensure!(cargo(line).status().context("cannot run cargo")?.success(), "the command casblock cannot be built");
+    Ok(target().join("debug/casblock"))
+}
+
 /// The program's exit status is 0.
 fn succeeded(ended: &Ended) -> Result<(), String> {
     match ended.status {
@@ -48,36 +64,53 @@ fn succeeded(ended: &Ended) -> Result<(), String> {
     }
 }
 
-fn keeps_a_block(ended: &Ended) -> Result<(), String> {
-    succeeded(ended)?;
-    match ended.stdout.lines().any(|line| line == "131072 blocks") {
+/// One of the lines it printed is this.
+fn says(ended: &Ended, expected: &str) -> Result<(), String> {
+    match ended.stdout.lines().any(|line| line == expected) {
         true => Ok(()),
-        false => Err("its size is not 131072 blocks of 512 bytes".to_owned()),
+        false => Err(format!("it does not say {expected:?}")),
     }
+}
+
+fn keeps_a_block(ended: &Ended) -> Result<(), String> {
+    succeeded(ended).and_then(|()| says(ended, "131072 blocks"))
 }
 
 /// A machine that does not come to its end, which must be noticed.
 struct Control {
     name: &'static str,
+    /// What it runs.
     script: &'static str,
+    /// How long that may take.
     limit: Duration,
+    /// Whether it has modules.
+    has_modules: bool,
     is_noticed: fn(&End) -> bool,
 }
 
 /// How long the control that hangs is waited for.
 const HANG: Duration = Duration::from_secs(2);
 
-const CONTROLS: [Control; 2] = [
+const CONTROLS: [Control; 3] = [
+    Control {
+        name: "no disk is noticed",
+        script: "exit 0",
+        limit: LIMIT,
+        has_modules: false,
+        is_noticed: |end| matches!(end, End::Trouble(why) if why.contains("no module")),
+    },
     Control {
         name: "a hang is ended",
         script: "exec sleep 1000000",
         limit: HANG,
+        has_modules: true,
         is_noticed: |end| *end == End::StepLimit(0, HANG),
     },
     Control {
         name: "a panic is noticed",
         script: "echo c >/proc/sysrq-trigger; exec sleep 1000000",
         limit: LIMIT,
+        has_modules: true,
         is_noticed: |end| matches!(end, End::Panicked(_)),
     },
 ];
@@ -88,31 +121,35 @@ fn step(words: Vec<Word>, limit: Duration) -> Step {
 
 /// Runs them all; whether they passed. Ends with a line as the test harness prints it.
 pub fn run(kernel: &Kernel) -> Result<bool> {
-    let checks = checks();
+    let checks = checks(&casblock()?);
     let steps: Vec<_> = checks.iter().map(|check| step(check.words.clone(), LIMIT)).collect();
     let outcome = boot(kernel, &steps)?;
     let mut tally = Tally::default();
     for (check, ended) in checks.iter().zip(&outcome.steps) {
         tally.add(check.name, (check.verdict)(ended), || {
-            format!("standard output:\n{}standard error:\n{}", ended.stdout, ended.stderr)
+            format!("standard output:\n{}\nstandard error:\n{}", ended.stdout, ended.stderr)
         });
     }
-    let whole = match &outcome.end {
-        End::Done => Ok(()),
-        end => Err(end.to_string()),
-    };
-    tally.add("the machine halts", whole, || outcome.console.clone());
+    tally.add("the machine halts", ends(&outcome, |end| *end == End::Done), || outcome.console.clone());
     for control in CONTROLS {
         let words = ["sh", "-c", control.script].map(Word::from).into();
-        let outcome = boot(kernel, &[step(words, control.limit)])?;
-        let noticed = match (control.is_noticed)(&outcome.end) {
-            true => outcome.traces.left().map_or(Ok(()), Err),
-            false => Err(format!("the machine's end: {}", outcome.end)),
-        };
-        tally.add(control.name, noticed, || outcome.console.clone());
+        let mut kernel = kernel.clone();
+        if !control.has_modules {
+            kernel.modules = root().to_owned();
+        }
+        let outcome = boot(&kernel, &[step(words, control.limit)])?;
+        tally.add(control.name, ends(&outcome, control.is_noticed), || outcome.console.clone());
     }
     println!("{}", tally.line());
     Ok(tally.failed == 0)
+}
+
+/// The machine ended as expected, and left nothing behind.
+fn ends(outcome: &Outcome, expected: impl Fn(&End) -> bool) -> Result<(), String> {
+    match expected(&outcome.end) {
+        true => outcome.traces.left().map_or(Ok(()), Err),
+        false => Err(format!("its end: {}", outcome.end)),
+    }
 }
 
 /// Runs steps in a machine. What was interrupted is not judged.

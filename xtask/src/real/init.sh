@@ -48,6 +48,10 @@ mount_all() {
     "$BUSYBOX" --install -s "$HERE/bin"
     export PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$HERE/bin"
     export TMPDIR="$HERE/tmp" HOME="$HERE/tmp"
+    # What programs expect, and the kernel does not make.
+    mkdir -p /dev/shm
+    "$BUSYBOX" mount -t tmpfs none /dev/shm
+    ln -s /proc/self/fd /dev/fd
 }
 
 # Loads a module: load NAME [PARAMETER=VALUE]... What it depends on comes first: the last that its line of modules.dep
@@ -115,8 +119,7 @@ run_steps() {
     step=1
     while [ -e "$RUN/steps/$step.sh" ]; do
         : >"$OUT/$step.started"
-        # In a process group of its own: what it leaves behind ends with it.
-        setsid sh "$RUN/steps/$step.sh" </dev/null >"$OUT/$step.stdout" 2>"$OUT/$step.stderr"
+        sh "$RUN/steps/$step.sh" </dev/null >"$OUT/$step.stdout" 2>"$OUT/$step.stderr"
         echo $? >"$OUT/$step.status"
         step=$((step + 1))
     done

@@ -15,6 +15,7 @@ pub const ADVICE: &str = "no User-Mode Linux: apt-get install user-mode-linux bu
 const PACKAGES: [&str; 2] = ["user-mode-linux", "busybox-static"];
 
 /// A kernel that runs as a process.
+#[derive(Clone)]
 pub struct Kernel {
     /// The kernel.
     pub linux: PathBuf,

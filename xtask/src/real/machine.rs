@@ -13,7 +13,6 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rustix::fs::{StatVfsMountFlags, statvfs};
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, setrlimit,
     test_kill_process_group, waitid, waitpgid,
@@ -311,10 +310,20 @@ fn arguments(folder: &Path) -> Vec<OsString> {
 /// Where the machine's memory lies, in a file: in the host's memory if there is room, and if it may be executed.
 fn memory_folder(else_in: &Path) -> &Path {
     let shared = Path::new("/dev/shm");
-    let fits = statvfs(shared).is_ok_and(|info| {
+    if has_room(shared) { shared } else { else_in }
+}
+
+#[cfg(target_os = "linux")]
+fn has_room(folder: &Path) -> bool {
+    use rustix::fs::{StatVfsMountFlags, statvfs};
+    statvfs(folder).is_ok_and(|info| {
         info.f_bavail * info.f_frsize >= MEMORY_MIB << 20 && !info.f_flag.contains(StatVfsMountFlags::NOEXEC)
-    });
-    if fits { shared } else { else_in }
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn has_room(_: &Path) -> bool {
+    false
 }
 
 /// Passes on what steps write, as they do.

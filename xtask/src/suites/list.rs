@@ -30,7 +30,10 @@ impl Need {
             Self::Cc => ("cc", "no C compiler: apt-get install gcc libc6-dev"),
             Self::Rustfmt => ("cargo-fmt", "no rustfmt: rustup component add rustfmt"),
             Self::Clippy => ("cargo-clippy", "no clippy: rustup component add clippy"),
-            Self::UserModeLinux => return Kernel::get().is_err().then_some(kernel::ADVICE),
+            Self::UserModeLinux => {
+                let kernel = Kernel::get().inspect_err(|error| eprintln!("{error:#}"));
+                return kernel.is_err().then_some(kernel::ADVICE);
+            }
         };
         // A rustup proxy is there without its component, and fails when called.
         let found = Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
@@ -85,7 +88,7 @@ pub fn all() -> [Suite; 12] {
         suite("kills", 5, Libtest, &[Need::Cc], kills),
         suite("power cuts", 8, Libtest, &[Need::Cc], power_cuts),
         suite("ignored long tests", 2, Libtest, &[Need::Cc], ignored_long_tests),
-        suite("real targets", 6, Libtest, &[Need::Cc, Need::UserModeLinux], real_targets),
+        suite("real targets", 8, Libtest, &[Need::Cc, Need::UserModeLinux], real_targets),
         suite("package", 1, One, &[Need::Cc], package),
     ]
 }
