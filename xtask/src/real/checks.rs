@@ -49,7 +49,7 @@ fn checks(casblock: &Path) -> Vec<Check> {
 
 /// Builds the command; gives where it lies.
 fn casblock() -> Result<PathBuf> {
-    // As the tests build it, so that it is there already when they have run.
+    // With the profile of the tests: most of it is there when they have run.
     let line = "build --quiet --workspace --exclude loom-tests --exclude power-cuts --profile test --bin casblock";
     ensure!(cargo(line).status().context("cannot run cargo")?.success(), "the command casblock cannot be built");
     Ok(target().join("debug/casblock"))

@@ -1,4 +1,4 @@
-//! The run folder: what [`init.sh`](../../../xtask/src/real/init.sh) reads, and the results that it writes.
+//! The run folder: what `init.sh` reads, and the results that it writes.
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};

@@ -1,8 +1,9 @@
 //! `cargo xtask real`: programs run against the SCSI disks of targets that others wrote, in User-Mode Linux.
 //!
 //! User-Mode Linux is a Linux kernel that runs as a process. It needs an x86 processor, and leave to trace its own
-//! processes; neither root nor KVM. It has this machine's root as its own, read-only, so what was built here runs there. [`init.sh`](../../../xtask/src/real/init.sh) makes a disk of LIO,
-//! which is the target in Linux, and one of scsi_debug, which is Linux's stand-in for a disk.
+//! processes; neither root nor KVM. It has this machine's root as its own, read-only, so what was built here runs there,
+//! except from below /run and /dev. `init.sh` makes a disk of LIO, which is the target in Linux, and one of scsi_debug,
+//! which is Linux's stand-in for a disk.
 //!
 //! | module | what it is |
 //! | --- | --- |
