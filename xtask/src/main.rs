@@ -6,6 +6,7 @@
 //! | [`accesses`] | finds the atomic accesses of a source file, and the `ORDERING` comment each belongs to |
 //! | [`compare`] | `compare`: casblock side by side with what people would use instead |
 //! | [`orderings`] | `orderings`: every such access has a tag, and every tag a partner |
+//! | [`real`] | `real`: what is said of SCSI disks, tried on those of Linux's own targets, in User-Mode Linux |
 //! | [`sanitize`] | `sanitize`: the tests under the address sanitizer, and a while of fuzzing |
 //! | [`weaken`] | `weaken`: takes each of their orderings away in turn and expects a loom model to fail |
 //! | [`workspace`] | where things lie, and how cargo is called |
@@ -13,6 +14,7 @@
 mod accesses;
 mod compare;
 mod orderings;
+mod real;
 mod sanitize;
 mod suites;
 mod weaken;
@@ -39,6 +41,8 @@ enum Command {
     Compare(compare::Options),
     /// Check that every ordering in src/ has a tag, and every tag a partner
     Orderings,
+    /// Try the SCSI disks of LIO and scsi_debug, in User-Mode Linux; or run a command with them
+    Real(real::Options),
     /// Run the tests under the address sanitizer, and fuzz for a while; needs a nightly toolchain
     Sanitize(sanitize::Options),
     /// Weaken the protocol's orderings one at a time; a loom model must fail each time
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         Command::Test(options) => suites::run(&options),
         Command::Compare(options) => compare::run(&options),
         Command::Orderings => orderings::run(),
+        Command::Real(options) => real::run(&options),
         Command::Sanitize(options) => sanitize::run(&options),
         Command::Weaken(options) => weaken::run(&options),
     };

@@ -1,12 +1,13 @@
 //! The suites: what each runs, what it needs, and how many cases it must have run at least.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::Result;
 
 use super::log::Log;
 use crate::orderings;
+use crate::real::kernel::{self, Kernel};
 use crate::workspace::{cargo, for_loom, for_power_cuts, target};
 
 /// What a suite needs that may be missing.
@@ -18,6 +19,8 @@ pub enum Need {
     Rustfmt,
     /// Cargo's linter.
     Clippy,
+    /// A Linux that runs as a process, which is fetched if it can be.
+    UserModeLinux,
 }
 
 impl Need {
@@ -27,6 +30,10 @@ impl Need {
             Self::Cc => ("cc", "no C compiler: apt-get install gcc libc6-dev"),
             Self::Rustfmt => ("cargo-fmt", "no rustfmt: rustup component add rustfmt"),
             Self::Clippy => ("cargo-clippy", "no clippy: rustup component add clippy"),
+            Self::UserModeLinux => {
+                let kernel = Kernel::get().inspect_err(|error| eprintln!("{error:#}"));
+                return kernel.is_err().then_some(kernel::ADVICE);
+            }
         };
         // A rustup proxy is there without its component, and fails when called.
         let found = Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
@@ -39,7 +46,7 @@ impl Need {
 pub enum Cases {
     /// It is one case.
     One,
-    /// The test harness says.
+    /// The test harness says, or what prints its last line as that does.
     Libtest,
 }
 
@@ -68,7 +75,7 @@ const fn suite(
 }
 
 /// All suites, in the order they are run: what fails fast comes first.
-pub fn all() -> [Suite; 11] {
+pub fn all() -> [Suite; 12] {
     use Cases::{Libtest, One};
     [
         suite("fmt", 1, One, &[Need::Rustfmt], fmt),
@@ -81,6 +88,7 @@ pub fn all() -> [Suite; 11] {
         suite("kills", 5, Libtest, &[Need::Cc], kills),
         suite("power cuts", 8, Libtest, &[Need::Cc], power_cuts),
         suite("ignored long tests", 2, Libtest, &[Need::Cc], ignored_long_tests),
+        suite("real targets", 8, Libtest, &[Need::Cc, Need::UserModeLinux], real_targets),
         suite("package", 1, One, &[Need::Cc], package),
     ]
 }
@@ -150,6 +158,11 @@ fn power_cuts(log: &mut Log) -> Result<bool> {
 
 fn ignored_long_tests(log: &mut Log) -> Result<bool> {
     log.run(&mut cargo("test --release -p casblock-cli --tests --no-fail-fast -- --ignored --test-threads 1"))
+}
+
+fn real_targets(log: &mut Log) -> Result<bool> {
+    // A process of its own: it cleans up when it is interrupted.
+    log.run(Command::new(std::env::current_exe()?).arg("real").stdin(Stdio::null()))
 }
 
 fn package(log: &mut Log) -> Result<bool> {
