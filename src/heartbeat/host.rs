@@ -128,7 +128,6 @@ pub enum HostError {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
 pub struct Host<D: BlockDevice + 'static, E: Environment + 'static = System> {
     pub(crate) inner: Arc<Inner<D, E>>,
     /// `None` where it beats by hand.
@@ -224,7 +223,9 @@ impl<D: BlockDevice + 'static, E: Environment + 'static> Host<D, E> {
     /// # Errors
     /// [`HostError::Lost`]; [`HostError::Device`] if the device did not answer, or could not: try again.
     pub fn beat(&self) -> Result<(), HostError> {
-        self.inner.beat()
+        self.inner.beat()?;
+        self.inner.tidy();
+        Ok(())
     }
 
     /// Whether the host may claim what it has: its last beat is not older than the deadline, and nobody has been found to have
@@ -280,6 +281,12 @@ impl<D: BlockDevice + 'static, E: Environment + 'static> Host<D, E> {
             let _ = heart.join();
         }
         self.inner.leave();
+    }
+}
+
+impl<D: BlockDevice + 'static, E: Environment + 'static> fmt::Debug for Host<D, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Acquiring, holding, releasing and breaking leases.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -39,7 +40,6 @@ fn holders_named(view: &LeaseView) -> String {
 }
 
 /// A lease that this host holds. Dropped, it is released.
-#[derive(Debug)]
 #[must_use = "a lease that is dropped is released"]
 pub struct Lease<D: BlockDevice + 'static, E: Environment + 'static = System> {
     host: Arc<Inner<D, E>>,
@@ -337,6 +337,17 @@ impl<D: BlockDevice + 'static, E: Environment + 'static> Lease<D, E> {
         upgraded?;
         (self.mode, self.token) = (Mode::Exclusive, token);
         Ok(())
+    }
+}
+
+impl<D: BlockDevice + 'static, E: Environment + 'static> fmt::Debug for Lease<D, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("lease", &self.lease)
+            .field("mode", &self.mode)
+            .field("token", &self.token)
+            .field("host", &self.host)
+            .finish_non_exhaustive()
     }
 }
 
