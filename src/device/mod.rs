@@ -3,6 +3,7 @@
 //! This layer knows the stores below it, and nothing of the hosts that share a device.
 
 mod error;
+pub mod scsi;
 mod store;
 
 use std::borrow::Cow;
