@@ -70,6 +70,15 @@ impl Data<'_> {
             Self::Out(buffer) => buffer.len(),
         }
     }
+
+    /// The same data, for one attempt of several.
+    pub fn reborrow(&mut self) -> Data<'_> {
+        match self {
+            Self::None => Data::None,
+            Self::In(buffer) => Data::In(buffer),
+            Self::Out(buffer) => Data::Out(buffer),
+        }
+    }
 }
 
 /// What a disk answered.
