@@ -4,6 +4,7 @@
 
 mod error;
 mod faulty;
+pub mod scsi;
 mod store;
 
 use std::borrow::Cow;

@@ -1,0 +1,320 @@
+//! A SCSI disk as a device.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::PoisonError;
+
+use super::cdb::{Caching, Cdb};
+use super::error::ScsiError;
+use super::pages::page;
+use super::probe::{Probe, Proof};
+use super::sense::{Sense, SenseKey};
+use super::session::{DiskOptions, Outcome, Pause, Session};
+use super::transport::{Data, Transport};
+use crate::device::{BlockDevice, DeviceError, Failure, check_compare_and_write, check_range};
+use crate::environment::{Environment, System};
+use crate::sync::Mutex;
+
+/// A SCSI disk.
+///
+/// Each command is sent once, and again only if the disk says that it did not begin it: after a UNIT ATTENTION, or when it
+/// was busy. All else that may come after a write or a compare-and-write was begun, its lost answer included, is
+/// [`DeviceError::OutcomeUnknown`]. Where the disk takes FUA, all updates are on stable storage when they are done.
+///
+/// A compare-and-write that finds another image than expected reads the blocks right afterwards, to show them. If others
+/// update them in between, that is what they hold then; if others have put back what was expected, it is sent again.
+///
+/// ```no_run
+/// # #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use casblock::device::BlockDevice;
+/// use casblock::device::scsi::{Disk, SgIo};
+///
+/// let disk = Disk::open(SgIo::open("/dev/sdb")?)?;
+/// let mut block = vec![0; disk.block_bytes()];
+/// disk.read(0, &mut block)?;
+/// # Ok(())
+/// # }
+/// # #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+/// # fn main() {}
+/// ```
+pub struct Disk<T, E = System> {
+    session: Session<T, E>,
+    probe: Probe,
+    /// The most bytes that go with one read or write: a whole number of blocks.
+    chunk_bytes: usize,
+    compare_and_write_blocks_max: u32,
+    caching: Caching,
+    compare_and_write_caching: Caching,
+    troubles: Mutex<Troubles>,
+}
+
+/// What is to be remembered of what the disk said.
+#[derive(Default, Debug)]
+struct Troubles {
+    /// A write that was done before may be lost: the next flush fails.
+    write_lost: Option<Sense>,
+    /// It said that it changed, and could not be looked at yet.
+    unchecked: bool,
+    /// It is another disk now: everything fails.
+    changed: Option<String>,
+}
+
+/// What became of a compare-and-write that was sent once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Compared {
+    /// The blocks held what was expected, and were replaced.
+    Written,
+    /// They held something else, and were left alone.
+    Miscompare {
+        /// Where the first difference was, if the disk says so: in bytes, from the first block on. As the disk said it.
+        reported_offset: Option<u64>,
+    },
+}
+
+/// How often a disk may report a miscompare after which the blocks hold what was expected. Others may put it there, but
+/// not each time.
+const MISCOMPARES_UNSEEN_MAX: u32 = 8;
+
+impl<T: Transport> Disk<T> {
+    /// Opens a disk, and finds out what it can: see [`probe`](super::probe()). Nothing on it is changed.
+    ///
+    /// # Errors
+    /// As for [`probe`](super::probe()).
+    pub fn open(transport: T) -> Result<Self, DeviceError> {
+        Self::open_with(transport, System, DiskOptions::default())
+    }
+}
+
+impl<T: Transport, E: Environment> Disk<T, E> {
+    /// As [`open`](Self::open), with a clock and dice to wait by, and options.
+    ///
+    /// # Errors
+    /// As for [`probe`](super::probe()).
+    pub fn open_with(transport: T, environment: E, options: DiskOptions) -> Result<Self, DeviceError> {
+        let session = Session { transport, environment, options };
+        let probe = session.probe()?;
+        let block_bytes = probe.capacity.block_bytes as usize;
+        let limits = probe.block_limits.unwrap_or_default();
+        let transport_max = session.transport.transfer_bytes_max().unwrap_or(usize::MAX);
+        let disk_max = match limits.transfer_blocks_max {
+            0 => usize::MAX,
+            blocks => (blocks as usize).saturating_mul(block_bytes),
+        };
+        let bytes_max = session.options.transfer_bytes_max.min(transport_max).min(disk_max).min(u32::MAX as usize);
+        // Both images go with one command.
+        let images_max = u32::try_from(transport_max / 2 / block_bytes).unwrap_or(u32::MAX);
+        let caching = |force_unit_access| Caching { force_unit_access, ..Caching::ALLOWED };
+        let compare_and_write_fua = match probe.compare_and_write {
+            Proof::Works { force_unit_access, .. } => force_unit_access,
+            _ => probe.force_unit_access,
+        };
+        Ok(Self {
+            chunk_bytes: (bytes_max / block_bytes).max(1) * block_bytes,
+            compare_and_write_blocks_max: u32::from(probe.compare_and_write_blocks_max()).min(images_max),
+            caching: caching(probe.force_unit_access),
+            compare_and_write_caching: caching(compare_and_write_fua),
+            troubles: Mutex::new(Troubles::default()),
+            session,
+            probe,
+        })
+    }
+
+    /// What the disk is and can, as it was found when it was opened.
+    pub fn probe(&self) -> &Probe {
+        &self.probe
+    }
+
+    /// As [`compare_and_write`](BlockDevice::compare_and_write), but does not look what the blocks hold if it is something
+    /// else: one command, where that is not needed.
+    ///
+    /// # Errors
+    /// As for [`compare_and_write`](BlockDevice::compare_and_write), save that a miscompare is none.
+    pub fn compare_and_write_once(&self, lba: u64, expected: &[u8], new: &[u8]) -> Result<Compared, DeviceError> {
+        if self.probe.compare_and_write == Proof::ComparesNothing {
+            return Err(DeviceError::failed(Failure::Unsupported, ScsiError::ComparesNothing));
+        }
+        let blocks = check_compare_and_write(self, lba, expected, new)?;
+        // At most `compare_and_write_blocks_max`, which came from a `u8`.
+        let command = Cdb::compare_and_write(lba, blocks as u8, self.compare_and_write_caching);
+        match self.send(&command, Data::Out(&[expected, new].concat()))? {
+            Outcome::Done(_) => Ok(Compared::Written),
+            Outcome::Miscompare(reported_offset) => Ok(Compared::Miscompare { reported_offset }),
+        }
+    }
+
+    /// What the blocks hold after a miscompare, as an error; `None` if it is what was expected.
+    fn miscompare(&self, lba: u64, expected: &[u8], reported_offset: Option<u64>) -> Option<DeviceError> {
+        let mut found = vec![0; expected.len()];
+        match self.read(lba, &mut found) {
+            Ok(()) => DeviceError::miscompare(lba, expected, found.into()),
+            // Nothing was changed, whatever became of the read.
+            Err(error) => Some(DeviceError::failed(
+                error.failure().unwrap_or(Failure::Io),
+                ScsiError::MiscompareUnread { lba, reported_offset, source: error.into() },
+            )),
+        }
+    }
+
+    fn send(&self, command: &Cdb, data: Data<'_>) -> Result<Outcome, DeviceError> {
+        let unchecked = {
+            let troubles = self.troubles();
+            if let Some(what) = &troubles.changed {
+                return Err(changed(what));
+            }
+            troubles.unchecked
+        };
+        if unchecked {
+            self.look_again()?;
+        }
+        self.session.send(command, data, &|sense| self.notice(sense))
+    }
+
+    /// Hears what the disk says about other things than the command it was sent.
+    ///
+    /// All who share the way to the disk share this, and each is told to one of them: it may be the operating system that
+    /// hears it. So none of what is done here can be relied on.
+    fn notice(&self, sense: &Sense) -> Result<(), DeviceError> {
+        let attention = |codes: &[(u8, u8)]| {
+            sense.key == SenseKey::UnitAttention && codes.contains(&(sense.code.code, sense.code.qualifier))
+        };
+        // Without FUA, writes may have been in a cache that lost its power.
+        let cache_lost = !self.caching.force_unit_access && attention(&[(0x29, 0x00), (0x29, 0x01)]);
+        if sense.deferred || cache_lost {
+            self.troubles().write_lost = Some(*sense);
+        }
+        // The medium, the capacity, the INQUIRY data changed.
+        if !sense.deferred && attention(&[(0x28, 0x00), (0x2a, 0x09), (0x3f, 0x03)]) {
+            self.troubles().unchecked = true;
+            self.look_again()?;
+        }
+        Ok(())
+    }
+
+    /// Whether it is still the disk that was opened.
+    fn look_again(&self) -> Result<(), DeviceError> {
+        let (before, now) = (self.probe.capacity, self.session.capacity()?);
+        let designator = match &self.probe.designator {
+            None => None,
+            Some(_) => self.session.page(page::IDENTIFICATION)?.and_then(|page| super::designator(&page)),
+        };
+        let what = if designator != self.probe.designator {
+            format!("its name was {:?}, and is {designator:?}", self.probe.designator)
+        } else if now.block_bytes != before.block_bytes {
+            format!("its blocks were of {} bytes, and are of {}", before.block_bytes, now.block_bytes)
+        } else if now.last_lba < before.last_lba {
+            format!("its last block was {}, and is {}", before.last_lba, now.last_lba)
+        } else {
+            self.troubles().unchecked = false;
+            return Ok(());
+        };
+        let error = changed(&what);
+        self.troubles().changed = Some(what);
+        Err(error)
+    }
+
+    fn troubles(&self) -> crate::sync::MutexGuard<'_, Troubles> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn changed(what: &str) -> DeviceError {
+    DeviceError::failed(Failure::Unreachable, ScsiError::Changed { what: what.into() })
+}
+
+impl<T: Transport, E: Environment> BlockDevice for Disk<T, E> {
+    fn name(&self) -> Cow<'_, str> {
+        self.session.transport.name()
+    }
+
+    fn block_bytes(&self) -> usize {
+        self.probe.capacity.block_bytes as usize
+    }
+
+    fn block_count(&self) -> u64 {
+        self.probe.block_count()
+    }
+
+    fn compare_and_write_blocks_max(&self) -> u32 {
+        self.compare_and_write_blocks_max
+    }
+
+    fn read(&self, lba: u64, out: &mut [u8]) -> Result<(), DeviceError> {
+        check_range(self, lba, out.len())?;
+        let mut lba = lba;
+        for chunk in out.chunks_mut(self.chunk_bytes) {
+            let blocks = chunk.len() / self.block_bytes();
+            self.send(&Cdb::read_16(lba, blocks as u32, self.caching), Data::In(chunk))?;
+            lba += blocks as u64;
+        }
+        Ok(())
+    }
+
+    fn write(&self, lba: u64, data: &[u8]) -> Result<(), DeviceError> {
+        check_range(self, lba, data.len())?;
+        let mut next = lba;
+        for chunk in data.chunks(self.chunk_bytes) {
+            let blocks = chunk.len() / self.block_bytes();
+            let written = self.send(&Cdb::write_16(next, blocks as u32, self.caching), Data::Out(chunk));
+            match written {
+                Ok(_) => next += blocks as u64,
+                Err(error) if next == lba => return Err(error),
+                Err(error) => {
+                    let source = ScsiError::PartlyWritten { lba, stopped_at: next, source: error.into() };
+                    return Err(DeviceError::unknown(source));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn compare_and_write(&self, lba: u64, expected: &[u8], new: &[u8]) -> Result<(), DeviceError> {
+        let mut pause = Pause::new(&self.session.environment, self.session.options.patience);
+        let mut times = 0;
+        loop {
+            let reported_offset = match self.compare_and_write_once(lba, expected, new)? {
+                Compared::Written => return Ok(()),
+                Compared::Miscompare { reported_offset } => reported_offset,
+            };
+            if let Some(error) = self.miscompare(lba, expected, reported_offset) {
+                return Err(error);
+            }
+            times += 1;
+            if times == MISCOMPARES_UNSEEN_MAX || !pause.wait() {
+                let error = ScsiError::MiscompareUnseen { lba, times, reported_offset };
+                return Err(DeviceError::failed(Failure::Io, error));
+            }
+        }
+    }
+
+    /// Fails once, whatever the disk says to it, if the disk has said since the last one that a write was lost.
+    fn flush(&self) -> Result<(), DeviceError> {
+        let flushed = self.send(&Cdb::synchronize_cache_16(), Data::None);
+        if let Some(sense) = self.troubles().write_lost.take() {
+            return Err(DeviceError::failed(Failure::Io, ScsiError::WriteLost { sense }));
+        }
+        match flushed {
+            Ok(_) => Ok(()),
+            // What a disk without a cache answers.
+            Err(DeviceError::Failed { failure: Failure::Unsupported, .. }) if self.is_written_through() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl<T, E> Disk<T, E> {
+    /// Whether updates are on stable storage when they are done.
+    fn is_written_through(&self) -> bool {
+        let no_cache = self.probe.mode.is_some_and(|mode| mode.write_cache == Some(false));
+        no_cache || self.caching.force_unit_access && self.compare_and_write_caching.force_unit_access
+    }
+}
+
+impl<T: Transport, E> fmt::Debug for Disk<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Disk")
+            .field("name", &self.session.transport.name())
+            .field("probe", &self.probe)
+            .finish_non_exhaustive()
+    }
+}
