@@ -180,7 +180,7 @@ impl<T: Transport, E: Environment> Disk<T, E> {
         };
         // Without FUA, writes may have been in a cache that lost its power.
         let cache_lost = !self.caching.force_unit_access && attention(&[(0x29, 0x00), (0x29, 0x01)]);
-        if sense.deferred || cache_lost {
+        if sense.tells_loss() || cache_lost {
             self.troubles().write_lost = Some(*sense);
         }
         // The medium, the capacity, the INQUIRY data changed.
@@ -211,6 +211,11 @@ impl<T: Transport, E: Environment> Disk<T, E> {
         let error = changed(&what);
         self.troubles().changed = Some(what);
         Err(error)
+    }
+
+    #[cfg(test)]
+    pub(super) fn environment(&self) -> &E {
+        &self.session.environment
     }
 
     fn troubles(&self) -> crate::sync::MutexGuard<'_, Troubles> {

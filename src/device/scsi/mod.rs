@@ -11,6 +11,8 @@ mod sense;
 mod session;
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 mod sg_io;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod verdict;
 

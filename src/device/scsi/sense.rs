@@ -66,6 +66,11 @@ impl Sense {
         })
     }
 
+    /// Whether it says that an earlier command failed after it had been answered with GOOD.
+    pub fn tells_loss(&self) -> bool {
+        self.deferred && self.key != SenseKey::RecoveredError
+    }
+
     /// Whether it says this.
     pub fn is(&self, key: SenseKey, code: u8, qualifier: u8) -> bool {
         self.key == key && self.code == AdditionalSense { code, qualifier }

@@ -48,10 +48,10 @@ impl Verdict {
 
     fn of_sense(command: &Cdb, sense: Sense) -> Self {
         if sense.deferred {
-            // An earlier write was lost, this command was not begun (SPC-5, 4.4.5). But one that is to put earlier writes on
-            // stable storage has failed then, and a second one would hide it.
+            // It is about an earlier command; this one was not begun (SPC-5, 4.4.5). But one that is to put earlier writes on
+            // stable storage has failed if one of those was lost, and a second one would hide it.
             return match command.bytes()[0] {
-                opcode::SYNCHRONIZE_CACHE_16 => Self::Failed(Failure::Io),
+                opcode::SYNCHRONIZE_CACHE_16 if sense.tells_loss() => Self::Failed(Failure::Io),
                 _ => Self::Again(sense),
             };
         }

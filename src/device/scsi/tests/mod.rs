@@ -1,0 +1,7 @@
+//! Disks against a fake one that plays tricks.
+
+mod disk;
+mod fake;
+mod probe;
+mod truth;
+mod verdict;
