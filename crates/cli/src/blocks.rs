@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use casblock::{Error, OpenOptions, Store, Writer};
+use casblock::device::BlockDevice;
+use casblock::{Error, Writer};
 use clap::Args;
 use serde::Serialize;
 
@@ -16,6 +17,7 @@ use crate::hexdump::Hexdump;
 use crate::number::{self, grouped};
 use crate::output::{Output, ignore_broken_pipe};
 use crate::same_file::refuse_same_file;
+use crate::target::{Consent, Device, Target};
 
 /// Bytes read or written at a time: a whole number of blocks of either size.
 pub const CHUNK: usize = 1 << 20;
@@ -29,8 +31,8 @@ const SPOOL: usize = 64 << 20;
 /// written reads as zeros. Works on read-only files.
 #[derive(Args, Debug)]
 pub struct ReadArgs {
-    /// The store
-    store: PathBuf,
+    /// The store, or scsi:/dev/sdX
+    target: Target,
     /// The first block, from 0
     #[arg(value_parser = number::count)]
     lba: u64,
@@ -48,8 +50,8 @@ pub struct ReadArgs {
 /// input is read before the first block is written: input of a wrong length changes nothing.
 #[derive(Args, Debug)]
 pub struct WriteArgs {
-    /// The store
-    store: PathBuf,
+    /// The store, or scsi:/dev/sdX
+    target: Target,
     /// The first block, from 0
     #[arg(value_parser = number::count)]
     lba: u64,
@@ -62,35 +64,39 @@ pub struct WriteArgs {
     /// Return only when all is on the disk, and survives a cut of the power
     #[arg(long)]
     durable: bool,
+    #[command(flatten)]
+    consent: Consent,
 }
 
 /// `casblock read`.
 pub fn read(args: &ReadArgs, output: &Output) -> anyhow::Result<ExitCode> {
-    let store = Store::open_read_only(&args.store)?;
-    check_range(&store, &args.store, args.lba, args.count)?;
-    let block_size = store.geometry().size_of_block().bytes();
+    let opened = args.target.open_to_read()?;
+    let device = opened.as_device();
+    check_range(device, &args.target, args.lba, args.count)?;
+    let block_size = device.block_bytes();
     let to_stdout = args.output.as_ref().is_none_or(|path| path.as_os_str() == "-");
     if let Some(path) = args.output.as_ref().filter(|_| !to_stdout) {
-        refuse_same_file(path, &args.store)?;
+        refuse_same_file(path, args.target.path())?;
         let failed = || format!("{}: writing", path.display());
         let mut file = File::create(path).with_context(failed)?;
-        return each_chunk(&store, args, output, |_, bytes| file.write_all(bytes).with_context(failed));
+        return each_chunk(device, args, output, |_, bytes| file.write_all(bytes).with_context(failed));
     }
     let mut stdout = io::stdout().lock();
     let done = if output.is_json() {
-        each_chunk(&store, args, output, |lba, bytes| {
+        each_chunk(device, args, output, |lba, bytes| {
             for (lba, bytes) in (lba..).zip(bytes.chunks_exact(block_size)) {
-                let block = Block { lba, written: store.is_written(lba)?, hex: hex(bytes) };
+                let written = opened.as_store().map(|store| store.is_written(lba)).transpose()?;
+                let block = Block { lba, written, hex: hex(bytes) };
                 writeln!(stdout, "{}", serde_json::to_string(&block)?)?;
             }
             Ok(())
         })
     } else if output.is_terminal() && args.output.is_none() {
         let mut dump = Hexdump::new(&mut stdout, args.lba * block_size as u64);
-        each_chunk(&store, args, output, |_, bytes| Ok(dump.rows(bytes)?))
+        each_chunk(device, args, output, |_, bytes| Ok(dump.rows(bytes)?))
             .and_then(|code| dump.finish().map(|()| code).map_err(Into::into))
     } else {
-        each_chunk(&store, args, output, |_, bytes| Ok(stdout.write_all(bytes)?))
+        each_chunk(device, args, output, |_, bytes| Ok(stdout.write_all(bytes)?))
     };
     match done.and_then(|code| stdout.flush().map(|()| code).map_err(Into::into)) {
         Err(error) => match error.downcast::<io::Error>() {
@@ -103,12 +109,12 @@ pub fn read(args: &ReadArgs, output: &Output) -> anyhow::Result<ExitCode> {
 
 /// Reads the blocks chunk by chunk.
 fn each_chunk(
-    store: &Store,
+    device: &dyn BlockDevice,
     args: &ReadArgs,
     output: &Output,
     mut consume: impl FnMut(u64, &[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<ExitCode> {
-    let block_size = store.geometry().size_of_block().bytes();
+    let block_size = device.block_bytes();
     let at_once = (CHUNK / block_size) as u64;
     let mut buffer = vec![0; block_size * args.count.min(at_once) as usize];
     let progress = output.progress("reading", args.count);
@@ -116,7 +122,7 @@ fn each_chunk(
     while done < args.count {
         let blocks = at_once.min(args.count - done);
         let bytes = &mut buffer[..blocks as usize * block_size];
-        store.read(args.lba + done, bytes).with_context(|| args.store.display().to_string())?;
+        device.read(args.lba + done, bytes).with_context(|| args.target.to_string())?;
         consume(args.lba + done, bytes)?;
         done += blocks;
         progress.set(done);
@@ -126,14 +132,14 @@ fn each_chunk(
 
 /// `casblock write`.
 pub fn write(args: &WriteArgs, output: &Output) -> anyhow::Result<ExitCode> {
-    let store = durable::open(&args.store, OpenOptions::new(), output)?;
+    let opened = args.target.open_to_write(args.consent, output)?;
+    let device = opened.as_device();
     if args.durable {
-        durable::require_power(&store, &args.store)?;
+        durable::require_power(&opened, &args.target)?;
     }
-    let geometry = *store.geometry();
-    let block_size = geometry.size_of_block().bytes() as u64;
-    check_range(&store, &args.store, args.lba, 1)?;
-    let room = (geometry.block_count() - args.lba) * block_size;
+    let block_size = device.block_bytes() as u64;
+    check_range(device, &args.target, args.lba, 1)?;
+    let room = (device.block_count() - args.lba).saturating_mul(block_size);
     let mut input = Input::open(args.input.as_deref(), room)?;
     if input.length == 0 {
         bail!("{}: empty; there is nothing to write", input.name);
@@ -147,9 +153,9 @@ pub fn write(args: &WriteArgs, output: &Output) -> anyhow::Result<ExitCode> {
         );
     }
     if input.length > room {
-        check_range(&store, &args.store, args.lba, input.length.div_ceil(block_size))?;
+        check_range(device, &args.target, args.lba, input.length.div_ceil(block_size))?;
     }
-    let mut writer = store.writer().with_context(|| args.store.display().to_string())?;
+    let mut writer = BlockWriter::new(&opened).with_context(|| args.target.to_string())?;
     let progress = output.progress("writing", input.length);
     let mut lba = args.lba;
     let mut buffer = vec![0; CHUNK];
@@ -159,14 +165,12 @@ pub fn write(args: &WriteArgs, output: &Output) -> anyhow::Result<ExitCode> {
         input.read_exact(&mut buffer[..bytes as usize])?;
         let padded = bytes.next_multiple_of(block_size) as usize;
         buffer[bytes as usize..padded].fill(0);
-        lba = write_blocks(&mut writer, args.lba, lba, &buffer[..padded], block_size as usize)
-            .with_context(|| args.store.display().to_string())?;
+        lba = writer.write(args.lba, lba, &buffer[..padded]).with_context(|| args.target.to_string())?;
         left -= bytes;
         progress.set(input.length - left);
     }
     if args.durable {
-        let failed = || format!("{}: all blocks were written", args.store.display());
-        store.sync().with_context(failed)?;
+        device.flush().with_context(|| format!("{}: all blocks were written", args.target))?;
     }
     drop(progress);
     let padded_bytes = if rest == 0 { 0 } else { block_size - rest };
@@ -193,11 +197,41 @@ pub fn write_blocks(
     Ok(lba)
 }
 
-/// An error unless the blocks are all in the store.
-pub fn check_range(store: &Store, path: &Path, lba: u64, count: u64) -> anyhow::Result<()> {
-    let blocks = store.geometry().block_count();
+/// How blocks get to a target: by a store's writer, or in whole chunks to a disk.
+enum BlockWriter<'a> {
+    Store(Writer, usize),
+    Disk(&'a dyn BlockDevice),
+}
+
+impl<'a> BlockWriter<'a> {
+    fn new(device: &'a Device) -> Result<Self, Error> {
+        match device.as_store() {
+            Some(store) => Ok(Self::Store(store.writer()?, device.as_device().block_bytes())),
+            None => Ok(Self::Disk(device.as_device())),
+        }
+    }
+
+    /// Writes blocks from `lba` on, and gives the block after them. An error tells which were written since `first`.
+    fn write(&mut self, first: u64, lba: u64, data: &[u8]) -> anyhow::Result<u64> {
+        match self {
+            Self::Store(writer, block_bytes) => write_blocks(writer, first, lba, data, *block_bytes),
+            Self::Disk(disk) => {
+                let end = lba + (data.len() / disk.block_bytes()) as u64;
+                disk.write(lba, data).with_context(|| match lba - first {
+                    0 => format!("writing blocks {lba} to {}", end - 1),
+                    _ => format!("writing blocks {lba} to {}; blocks {first} to {} were written", end - 1, lba - 1),
+                })?;
+                Ok(end)
+            }
+        }
+    }
+}
+
+/// An error unless the blocks are all the target's.
+pub fn check_range(device: &dyn BlockDevice, target: &Target, lba: u64, count: u64) -> anyhow::Result<()> {
+    let blocks = device.block_count();
     if lba >= blocks || count > blocks - lba {
-        return Err(Error::LbaOutOfRange { lba, count, blocks }).with_context(|| path.display().to_string());
+        return Err(Error::LbaOutOfRange { lba, count, blocks }).with_context(|| target.to_string());
     }
     Ok(())
 }
@@ -258,7 +292,9 @@ impl Input {
 #[derive(Serialize)]
 struct Block {
     lba: u64,
-    written: bool,
+    /// Not known of a disk's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    written: Option<bool>,
     hex: String,
 }
 

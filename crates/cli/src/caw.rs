@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use anyhow::{Context as _, bail};
-use casblock::{Error, Miscompare, OpenOptions};
+use casblock::ats::{Ats, Verdict};
+use casblock::device::BlockDevice;
+use casblock::{Error, Miscompare, Store};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _};
 use serde::Serialize;
@@ -17,6 +19,7 @@ use crate::blocks::{check_range, hex};
 use crate::hexdump::{ROW, column, row};
 use crate::number;
 use crate::output::Output;
+use crate::target::{Consent, Target};
 use crate::{durable, exit};
 
 /// Compare-and-write: replaces a block if it holds what is expected
@@ -24,13 +27,13 @@ use crate::{durable, exit};
 /// SRC is a file of exactly one block, `-` for stdin, `hex:…` (bytes in hexadecimal; zeros fill the rest of the block)
 /// or `zero`. A block never written holds zeros.
 ///
-/// Exit status: 0 written, 14 miscompare (the first byte that differs is shown), 1 another error, 2 wrong usage. Unless
-/// it is 0, nothing was changed (but see an error of --durable: it says so if the block was changed, and may not be on the
-/// disk).
+/// Exit status: 0 written, 14 miscompare (the first byte that differs is shown), 3 a disk did not answer and nobody can tell
+/// whether it wrote the block, 1 another error, 2 wrong usage. Unless it is 0 or 3, nothing was changed (but see an error of
+/// --durable: it says so if the block was changed, and may not be on the disk).
 #[derive(Args, Debug)]
 pub struct CawArgs {
-    /// The store
-    store: PathBuf,
+    /// The store, or scsi:/dev/sdX
+    target: Target,
     /// The block, from 0
     #[arg(value_parser = number::count)]
     lba: u64,
@@ -43,6 +46,8 @@ pub struct CawArgs {
     /// Return only when it is on the disk, and survives a cut of the power
     #[arg(long)]
     durable: bool,
+    #[command(flatten)]
+    consent: Consent,
 }
 
 /// Where the contents of a block come from.
@@ -118,28 +123,59 @@ pub fn caw(args: &CawArgs, output: &Output) -> anyhow::Result<ExitCode> {
         command.build();
         command.find_subcommand_mut("caw").expect("it was called").error(ErrorKind::ArgumentConflict, message).exit();
     }
-    let store = durable::open(&args.store, OpenOptions::new(), output)?;
+    let opened = args.target.open_to_write(args.consent, output)?;
     if args.durable {
-        durable::require_power(&store, &args.store)?;
+        durable::require_power(&opened, &args.target)?;
     }
-    check_range(&store, &args.store, args.lba, 1)?;
-    let block_size = store.geometry().size_of_block().bytes();
+    check_range(opened.as_device(), &args.target, args.lba, 1)?;
+    let block_size = opened.as_device().block_bytes();
     let (expected, new) = (args.expect.block(block_size)?, args.new.block(block_size)?);
-    let outcome = match args.durable {
-        true => store.durable().and_then(|durable| durable.compare_and_write(args.lba, &expected, &new)),
-        false => store.compare_and_write(args.lba, &expected, &new),
+    let outcome = match opened.as_store() {
+        Some(store) => on_store(store, args, expected, &new),
+        None => on_disk(opened.as_device(), args, expected, &new),
     };
-    match outcome {
-        Ok(()) => {
-            output.result(&Outcome::Written { lba: args.lba })?;
-            Ok(ExitCode::SUCCESS)
-        }
+    let outcome = outcome.with_context(|| args.target.to_string())?;
+    output.result(&outcome)?;
+    Ok(match outcome {
+        Outcome::Written { .. } => ExitCode::SUCCESS,
+        Outcome::Miscompare { .. } => ExitCode::from(exit::MISCOMPARE),
+        Outcome::Indeterminate { .. } => ExitCode::from(exit::INDETERMINATE),
+    })
+}
+
+fn on_store(store: &Store, args: &CawArgs, expected: Vec<u8>, new: &[u8]) -> anyhow::Result<Outcome> {
+    let lba = args.lba;
+    let answer = match args.durable {
+        true => store.durable().and_then(|durable| durable.compare_and_write(lba, &expected, new)),
+        false => store.compare_and_write(lba, &expected, new),
+    };
+    match answer {
+        Ok(()) => Ok(Outcome::Written { lba }),
         Err(Error::Miscompare(miscompare)) => {
             let Miscompare { lba, offset, found } = *miscompare;
-            output.result(&Outcome::Miscompare { lba, offset, expected: Hex(expected), found: Hex(found.into()) })?;
-            Ok(ExitCode::from(exit::MISCOMPARE))
+            Ok(Outcome::Miscompare { lba, offset, expected: Hex(expected), found: Hex(found.into()) })
         }
-        Err(error) => Err(error).with_context(|| args.store.display().to_string()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A disk may not answer: it is asked again, and looked at.
+fn on_disk(disk: &dyn BlockDevice, args: &CawArgs, expected: Vec<u8>, new: &[u8]) -> anyhow::Result<Outcome> {
+    let lba = args.lba;
+    match Ats::new(disk).compare_and_write(lba, &expected, new).verdict {
+        Verdict::Written | Verdict::OwnWriteLanded { .. } => {
+            if args.durable {
+                disk.flush().context("the block was written")?;
+            }
+            Ok(Outcome::Written { lba })
+        }
+        Verdict::PeerChanged { offset, found, .. } => {
+            Ok(Outcome::Miscompare { lba, offset, expected: Hex(expected), found: Hex(found.into()) })
+        }
+        Verdict::Unwritten { source } => Err(source.into()),
+        Verdict::Indeterminate { may_still_land, source, .. } => {
+            Ok(Outcome::Indeterminate { lba, may_still_land, reason: source.to_string() })
+        }
     }
 }
 
@@ -157,6 +193,7 @@ impl Serialize for Hex {
 enum Outcome {
     Written { lba: u64 },
     Miscompare { lba: u64, offset: usize, expected: Hex, found: Hex },
+    Indeterminate { lba: u64, may_still_land: bool, reason: String },
 }
 
 impl fmt::Display for Outcome {
@@ -164,6 +201,13 @@ impl fmt::Display for Outcome {
         let (lba, offset, expected, found) = match self {
             Self::Written { .. } => return f.write_str("written"),
             Self::Miscompare { lba, offset, expected, found } => (lba, *offset, expected, found),
+            Self::Indeterminate { lba, may_still_land, reason } => {
+                write!(f, "not known: block {lba} may have been written ({reason})")?;
+                return match may_still_land {
+                    true => f.write_str(", or may be yet: read it again later"),
+                    false => Ok(()),
+                };
+            }
         };
         let start = offset - offset % ROW;
         let bytes = start..start + ROW;

@@ -1,7 +1,6 @@
 //! `casblock check`.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
@@ -12,6 +11,7 @@ use serde::Serialize;
 use crate::durable;
 use crate::number::grouped;
 use crate::output::Output;
+use crate::target::Target;
 
 /// Verifies a store's invariants, and puts right what can be
 ///
@@ -22,7 +22,7 @@ use crate::output::Output;
 #[derive(Args, Debug)]
 pub struct CheckArgs {
     /// The store
-    store: PathBuf,
+    store: Target,
     /// Only if nobody else has it open; nobody can open it until that is done
     #[arg(long)]
     exclusive: bool,
@@ -46,9 +46,9 @@ pub fn check(args: &CheckArgs, output: &Output) -> anyhow::Result<ExitCode> {
         CheckArgs { exclusive: true, .. } => OpenOptions::new().exclusive(),
         _ => OpenOptions::new().read_only(),
     };
-    let store = durable::open(&args.store, options, output)?;
+    let store = durable::open(args.store.store("invariants to check")?, options, output)?;
     if args.recover && store.recovery().is_none() {
-        bail!("{}: durability `process` has nothing to recover from", args.store.display());
+        bail!("{}: durability `process` has nothing to recover from", args.store);
     }
     let geometry = *store.geometry();
     let progress = output.progress("checking", geometry.block_count());
@@ -64,7 +64,7 @@ pub fn check(args: &CheckArgs, output: &Output) -> anyhow::Result<ExitCode> {
             });
             told = std::mem::replace(&mut told, Ok(())).and(line);
         });
-        found = repaired.with_context(|| args.store.display().to_string())?;
+        found = repaired.with_context(|| args.store.to_string())?;
         told.context("writing to stdout")?;
     }
     let report = Report {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use casblock::device::BlockDevice;
 use casblock::{BlockSize, CreateOptions, Geometry, Recovery, Store};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use crate::durable::DurabilityArg;
 use crate::number;
 use crate::output::Output;
+use crate::target::Target;
 
 /// Makes a new store
 ///
@@ -55,11 +57,12 @@ pub struct CreateArgs {
 
 /// Shows what a store has, and what it takes
 ///
-/// Counting the blocks written takes a while in a store of billions. Works on read-only files.
+/// Counting the blocks written takes a while in a store of billions. Works on read-only files. Of a disk, `casblock probe`
+/// tells more.
 #[derive(Args, Debug)]
 pub struct InfoArgs {
-    /// The store
-    store: PathBuf,
+    /// The store, or scsi:/dev/sdX
+    target: Target,
 }
 
 /// `--block-size`.
@@ -104,19 +107,51 @@ pub fn create(args: &CreateArgs, output: &Output) -> anyhow::Result<ExitCode> {
 
 /// `casblock info`.
 pub fn info(args: &InfoArgs, output: &Output) -> anyhow::Result<ExitCode> {
-    let store = Store::open_read_only(&args.store)?;
+    let opened = args.target.open_to_read()?;
+    let Some(store) = opened.as_store() else {
+        output.result(&DiskInfo::of(opened.as_device()))?;
+        return Ok(ExitCode::SUCCESS);
+    };
     let blocks = store.geometry().block_count();
     let progress = output.progress("counting", blocks);
     let mut written = 0;
     for lba in 0..blocks {
-        written += u64::from(store.is_written(lba).with_context(|| args.store.display().to_string())?);
+        written += u64::from(store.is_written(lba).with_context(|| args.target.to_string())?);
         if lba.is_multiple_of(1 << 16) {
             progress.set(lba);
         }
     }
     drop(progress);
-    output.result(&Info::of(&store, &args.store, written)?)?;
+    output.result(&Info::of(store, args.target.path(), written)?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is known about a disk, as a device.
+#[derive(Serialize)]
+struct DiskInfo {
+    name: String,
+    block_size: usize,
+    blocks: u64,
+    length_bytes: u64,
+}
+
+impl DiskInfo {
+    fn of(device: &dyn BlockDevice) -> Self {
+        Self {
+            name: device.name().into_owned(),
+            block_size: device.block_bytes(),
+            blocks: device.block_count(),
+            length_bytes: device.block_count().saturating_mul(device.block_bytes() as u64),
+        }
+    }
+}
+
+impl fmt::Display for DiskInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "disk               {}", self.name)?;
+        writeln!(f, "blocks             {} of {} bytes", number::grouped(self.blocks), self.block_size)?;
+        write!(f, "length             {}", number::bytes(self.length_bytes))
+    }
 }
 
 /// What is known about a store.

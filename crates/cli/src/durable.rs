@@ -1,7 +1,7 @@
 //! Durability on the command line: `--durability`, opening a store that may have to be recovered, `casblock sync`.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::number::grouped;
 use crate::output::Output;
+use crate::target::{Device, Target};
 
 /// `--durability`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -61,36 +62,42 @@ pub fn open(path: &Path, options: OpenOptions, output: &Output) -> anyhow::Resul
     Ok(store)
 }
 
-/// An error unless updates of the store can be made durable.
-pub fn require_power(store: &Store, path: &Path) -> anyhow::Result<()> {
-    match store.geometry().durability_class() {
-        Durability::Power => Ok(()),
-        _ => Err(Error::NotPower).with_context(|| path.display().to_string()),
+/// An error unless updates of the target can be made durable.
+pub fn require_power(device: &Device, target: &Target) -> anyhow::Result<()> {
+    match device.as_store().map(|store| store.geometry().durability_class()) {
+        None | Some(Durability::Power) => Ok(()),
+        Some(_) => Err(Error::NotPower).with_context(|| target.to_string()),
     }
 }
 
 /// Puts on the disk all updates made so far, by whomever
 ///
 /// Returns when they are there. In a store of durability `power` they then survive a cut of the power, whatever is updated
-/// afterwards; in one of durability `process` only if nothing is.
+/// afterwards; in one of durability `process` only if nothing is. A disk empties its write cache.
 #[derive(Args, Debug)]
 pub struct SyncArgs {
-    /// The store
-    store: PathBuf,
+    /// The store, or scsi:/dev/sdX
+    target: Target,
 }
 
 /// `casblock sync`.
 pub fn sync(args: &SyncArgs, output: &Output) -> anyhow::Result<ExitCode> {
-    let store = open(&args.store, OpenOptions::new(), output)?;
-    store.sync().with_context(|| args.store.display().to_string())?;
-    output.result(&Synced { synced: true, durability: DurabilityArg::name(store.geometry().durability_class()) })?;
+    let opened = match &args.target {
+        // Emptying its cache harms no one who uses it.
+        Target::Scsi(_) => args.target.open_to_read()?,
+        Target::Store(path) => Device::Store(open(path, OpenOptions::new(), output)?),
+    };
+    opened.as_device().flush().with_context(|| args.target.to_string())?;
+    let durability = opened.as_store().map(|store| DurabilityArg::name(store.geometry().durability_class()));
+    output.result(&Synced { synced: true, durability })?;
     Ok(ExitCode::SUCCESS)
 }
 
 #[derive(Serialize)]
 struct Synced {
     synced: bool,
-    durability: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    durability: Option<&'static str>,
 }
 
 impl fmt::Display for Synced {

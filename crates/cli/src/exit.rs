@@ -11,6 +11,9 @@ use crate::signals::Interrupted;
 /// The exit status of a miscompare, as sg_compare_and_write(8) has it.
 pub const MISCOMPARE: u8 = 14;
 
+/// The exit status of a compare-and-write of which nobody can tell whether it was done.
+pub const INDETERMINATE: u8 = 3;
+
 /// Prints an error and gives its exit status.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     eprintln!("casblock: {}", describe(error));

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use casblock::Store;
+use casblock::device::BlockDevice;
 use clap::Args;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -21,16 +22,17 @@ use crate::number::bytes;
 use crate::output::Output;
 use crate::same_file::refuse_same_file;
 use crate::signals::Interruptible;
+use crate::target::{Device, Target};
 
 /// Writes a store's contents to a file: of an imported image, exactly its bytes and length
 ///
-/// Blocks never written become holes. The file gets its name when it is complete: a failure, Ctrl-C or a kill leaves
+/// Blocks never written become holes; of a disk, blocks of zeros do. The file gets its name when it is complete: a failure, Ctrl-C or a kill leaves
 /// nothing behind. It may be read and written by whom the store may. If others write to the store meanwhile, each block
 /// is of one moment, but not all of the same. Works on read-only files.
 #[derive(Args, Debug)]
 pub struct ExportArgs {
-    /// The store
-    store: PathBuf,
+    /// The store, or scsi:/dev/sdX
+    target: Target,
     /// The file to write
     image: PathBuf,
     /// Replace a file of that name
@@ -40,25 +42,27 @@ pub struct ExportArgs {
 
 /// `casblock export`.
 pub fn export(args: &ExportArgs, output: &Output) -> anyhow::Result<ExitCode> {
-    let store = Store::open_read_only(&args.store)?;
-    refuse_same_file(&args.image, &args.store)?;
-    refuse_target(&args.image, args.force)?;
-    let mode = args.store.metadata().map_or(0o600, |metadata| metadata.permissions().mode() & 0o666);
+    let opened = args.target.open_to_read()?;
+    refuse_same_file(&args.image, args.target.path())?;
+    refuse_existing(&args.image, args.force)?;
+    let mode = args.target.path().metadata().map_or(0o600, |metadata| metadata.permissions().mode() & 0o666);
     let interrupt = Interruptible::new()?;
     let new = NewFile::create(&args.image, mode)?;
-    let data_bytes =
-        copy(&store, &new.file, &interrupt, output).with_context(|| format!("{}: not made", args.image.display()))?;
+    let (length_bytes, data_bytes) = match &opened {
+        Device::Store(store) => (store.geometry().length(), copy(store, &new.file, &interrupt, output)),
+        Device::Disk(disk) => {
+            let length_bytes = disk.block_count().saturating_mul(disk.block_bytes() as u64);
+            (length_bytes, copy_disk(disk, length_bytes, &new.file, &interrupt, output))
+        }
+    };
+    let data_bytes = data_bytes.with_context(|| format!("{}: not made", args.image.display()))?;
     interrupt.check()?;
     new.publish(args.force)?;
-    output.result(&Exported {
-        image: args.image.display().to_string(),
-        length_bytes: store.geometry().length(),
-        data_bytes,
-    })?;
+    output.result(&Exported { image: args.image.display().to_string(), length_bytes, data_bytes })?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn refuse_target(path: &Path, force: bool) -> anyhow::Result<()> {
+fn refuse_existing(path: &Path, force: bool) -> anyhow::Result<()> {
     match path.symlink_metadata() {
         Err(_) => Ok(()),
         Ok(_) if !force => bail!("{}: exists; --force replaces it", path.display()),
@@ -89,6 +93,36 @@ fn copy(store: &Store, file: &File, interrupt: &Interruptible, output: &Output) 
         file.write_all_at(run, start * block_bytes).context("writing")?;
         data += run.len() as u64;
         lba = end;
+    }
+    Ok(data)
+}
+
+/// Writes a disk's blocks to `file`, but for those of zeros, and gives how many bytes were not.
+fn copy_disk(
+    disk: &dyn BlockDevice,
+    length: u64,
+    file: &File,
+    interrupt: &Interruptible,
+    output: &Output,
+) -> anyhow::Result<u64> {
+    file.set_len(length).context("setting its length")?;
+    let progress = output.progress("exporting", disk.block_count());
+    let at_once = (CHUNK / disk.block_bytes()).max(1) as u64;
+    let mut buffer = vec![0; at_once as usize * disk.block_bytes()];
+    let (mut data, mut lba) = (0, 0);
+    while lba < disk.block_count() {
+        interrupt.check()?;
+        progress.set(lba);
+        let blocks = at_once.min(disk.block_count() - lba);
+        let chunk = &mut buffer[..blocks as usize * disk.block_bytes()];
+        disk.read(lba, chunk)?;
+        for (lba, block) in (lba..).zip(chunk.chunks_exact(disk.block_bytes())) {
+            if block.iter().any(|byte| *byte != 0) {
+                file.write_all_at(block, lba * disk.block_bytes() as u64).context("writing")?;
+                data += block.len() as u64;
+            }
+        }
+        lba += blocks;
     }
     Ok(data)
 }

@@ -22,20 +22,24 @@ use crate::number::{bytes, grouped};
 use crate::output::Output;
 use crate::same_file::refuse_same_file;
 use crate::signals::Interruptible;
+use crate::target::{Consent, Target};
 
-/// Makes a store that holds a disk image, or any file
+/// Makes a store that holds a disk image, or any file; or writes it to a disk
 ///
 /// The last block is filled with zeros; export gives the exact length back. Holes, and blocks of zeros, are not
 /// written and take no frame. A store whose image has holes for an eighth of its length or more is sparse, as create
 /// --sparse makes it; otherwise all its space is allocated. The image may be a file or a disk, not a pipe. An empty
 /// image becomes a store of one block. The store gets its name when it is complete: a failure, Ctrl-C or a kill leaves
 /// nothing behind.
+///
+/// A disk gets the image from its first block on; what is behind the image's last block stays. Options that say what the
+/// store is to be like mean nothing then; a failure or Ctrl-C leaves a part of the image.
 #[derive(Args, Debug)]
 pub struct ImportArgs {
     /// The image
     image: PathBuf,
-    /// The store to make
-    store: PathBuf,
+    /// The store to make, or scsi:/dev/sdX
+    target: Target,
     /// Bytes in a block
     #[arg(long, value_name = "BYTES", default_value = "512")]
     block_size: BlockSizeArg,
@@ -48,12 +52,51 @@ pub struct ImportArgs {
     /// Replace a file of that name, unless it is a store in use
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    consent: Consent,
 }
 
 /// `casblock import`.
 pub fn import(args: &ImportArgs, output: &Output) -> anyhow::Result<ExitCode> {
     let image = Image::open(&args.image)?;
-    refuse_same_file(&args.store, &args.image)?;
+    refuse_same_file(args.target.path(), &args.image)?;
+    match &args.target {
+        Target::Store(path) => import_to_store(args, path, &image, output),
+        Target::Scsi(_) => import_to_disk(args, &image, output),
+    }
+}
+
+/// Writes the image to a disk, holes as zeros.
+fn import_to_disk(args: &ImportArgs, image: &Image, output: &Output) -> anyhow::Result<ExitCode> {
+    let opened = args.target.open_to_write(args.consent, output)?;
+    let disk = opened.as_device();
+    let block_bytes = disk.block_bytes() as u64;
+    let (blocks, room) = (image.length.div_ceil(block_bytes), disk.block_count());
+    if blocks > room {
+        bail!("{}: {} blocks are too few: the image needs {}", args.target, grouped(room), grouped(blocks));
+    }
+    let interrupt = Interruptible::new()?;
+    let progress = output.progress("importing", image.length);
+    let mut buffer = vec![0; CHUNK.next_multiple_of(disk.block_bytes())];
+    let mut position = 0;
+    while position < blocks * block_bytes {
+        let done = || format!("{}: the first {} blocks were written", args.target, position / block_bytes);
+        interrupt.check().with_context(done)?;
+        let bytes = (buffer.len() as u64).min(blocks * block_bytes - position) as usize;
+        image.read(position, &mut buffer[..bytes])?;
+        disk.write(position / block_bytes, &buffer[..bytes]).with_context(done)?;
+        position += bytes as u64;
+        progress.set(position.min(image.length));
+    }
+    disk.flush().with_context(|| format!("{}: all blocks were written", args.target))?;
+    drop(progress);
+    let (store, length_bytes) = (args.target.to_string(), image.length);
+    output.result(&Imported { store, length_bytes, blocks, blocks_written: blocks, sparse: false })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes a store of the image.
+fn import_to_store(args: &ImportArgs, path: &Path, image: &Image, output: &Output) -> anyhow::Result<ExitCode> {
     let block_size = BlockSize::from(args.block_size);
     let block_bytes = block_size.bytes() as u64;
     let blocks = image.length.div_ceil(block_bytes).max(1);
@@ -67,20 +110,20 @@ pub fn import(args: &ImportArgs, output: &Output) -> anyhow::Result<ExitCode> {
     let options = CreateOptions::new(geometry).sparse(sparse).replace(args.force);
     let interrupt = Interruptible::new()?;
     let mut blocks_written = 0;
-    let made = options.create_filled::<anyhow::Error>(&args.store, |store| {
+    let made = options.create_filled::<anyhow::Error>(path, |store| {
         if sparse {
-            require_room(&args.store, data)?;
+            require_room(path, data)?;
         }
-        let fill = Fill { store, image: &image, interrupt: &interrupt, output };
+        let fill = Fill { store, image, interrupt: &interrupt, output };
         blocks_written = fill.run(&extents, data)?;
         Ok(())
     });
     if made.is_err() {
         // Whatever a signal has interrupted may have its own name for that.
-        interrupt.check().with_context(|| format!("{}: not made", args.store.display()))?;
+        interrupt.check().with_context(|| format!("{}: not made", path.display()))?;
     }
     made?;
-    let (store, length_bytes) = (args.store.display().to_string(), image.length);
+    let (store, length_bytes) = (path.display().to_string(), image.length);
     output.result(&Imported { store, length_bytes, blocks, blocks_written, sparse })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -131,6 +174,17 @@ impl Image {
         Ok(Self { file, path: path.into(), length })
     }
 
+    /// Reads whole blocks at `position`; zeros follow the image's end.
+    fn read(&self, position: u64, chunk: &mut [u8]) -> anyhow::Result<()> {
+        let length = (self.length - position).min(chunk.len() as u64) as usize;
+        let (inside, beyond) = chunk.split_at_mut(length);
+        beyond.fill(0);
+        let name = self.path.display();
+        self.file
+            .read_exact_at(inside, position)
+            .with_context(|| format!("{name}: reading {length} bytes at {position}; did it become shorter?"))
+    }
+
     /// Where the image has data, in order. The rest is holes, which read as zeros.
     fn extents(&self) -> anyhow::Result<Vec<Range<u64>>> {
         let mut extents = Vec::new();
@@ -177,7 +231,7 @@ impl Fill<'_> {
             while position < end {
                 self.interrupt.check()?;
                 let chunk = &mut buffer[..CHUNK.min((end - position) as usize)];
-                self.read(position, chunk)?;
+                self.image.read(position, chunk)?;
                 written += write_unless_zero(&mut writer, position / block_bytes as u64, chunk, block_bytes)?;
                 position += chunk.len() as u64;
                 done += chunk.len() as u64;
@@ -185,18 +239,6 @@ impl Fill<'_> {
             }
         }
         Ok(written)
-    }
-
-    /// Reads whole blocks at `position`; zeros follow the image's end.
-    fn read(&self, position: u64, chunk: &mut [u8]) -> anyhow::Result<()> {
-        let length = (self.image.length - position).min(chunk.len() as u64) as usize;
-        let (inside, beyond) = chunk.split_at_mut(length);
-        beyond.fill(0);
-        let name = self.image.path.display();
-        self.image
-            .file
-            .read_exact_at(inside, position)
-            .with_context(|| format!("{name}: reading {length} bytes at {position}; did it become shorter?"))
     }
 }
 

@@ -12,9 +12,11 @@ mod hexdump;
 mod image;
 mod number;
 mod output;
+mod probe;
 mod progress;
 mod same_file;
 mod signals;
+mod target;
 mod torture;
 mod words;
 
@@ -31,11 +33,13 @@ use crate::output::Output;
 /// A block store whose one primitive is compare-and-write
 ///
 /// If block N still holds these bytes, replace them by those; else show what is there. casblock does this in a
-/// memory-mapped file that any number of threads and processes share, without locks.
+/// memory-mapped file that any number of threads and processes share, without locks, and on disks that hosts share.
+///
+/// A TARGET is a store's file (PATH) or a disk with COMPARE AND WRITE (scsi:/dev/sdX).
 ///
 /// Numbers are decimal or 0x…; K, M, G and T multiply a size, a count or a block's number by 1024, 1024² and so on.
 ///
-/// Exit status: 0 done, 14 miscompare (caw, word cas), 1 another error, 2 wrong usage.
+/// Exit status: 0 done, 14 miscompare (caw, word cas), 3 outcome not known (caw on a disk), 1 another error, 2 wrong usage.
 #[derive(Parser, Debug)]
 #[command(name = "casblock", version, max_term_width = 80)]
 struct Cli {
@@ -64,6 +68,7 @@ enum Command {
     Export(export::ExportArgs),
     Sync(durable::SyncArgs),
     Check(check::CheckArgs),
+    Probe(probe::ProbeArgs),
     /// Increments counters from many processes while killing them, and shows that nothing is lost or torn
     Torture(torture::Args),
     /// Shows in a few seconds, in a temporary folder, what casblock does
@@ -87,6 +92,7 @@ fn main() -> ExitCode {
         Command::Export(args) => export::export(args, &output),
         Command::Sync(args) => durable::sync(args, &output),
         Command::Check(args) => check::check(args, &output),
+        Command::Probe(args) => probe::probe(args, &output),
         Command::Torture(args) => torture::run(args, &output),
         Command::Demo(args) => demo::run(args, &output),
     };

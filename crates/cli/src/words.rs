@@ -1,7 +1,6 @@
 //! `casblock word get` and `casblock word cas`.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -11,6 +10,7 @@ use serde::Serialize;
 
 use crate::number;
 use crate::output::Output;
+use crate::target::Target;
 use crate::{durable, exit};
 
 /// Reads or exchanges a heartbeat word
@@ -25,7 +25,7 @@ enum WordCommand {
     /// Prints a word's value
     Get {
         /// The store
-        store: PathBuf,
+        store: Target,
         /// The word, from 0
         #[arg(value_parser = number::count)]
         index: u64,
@@ -35,7 +35,7 @@ enum WordCommand {
     /// Exit status: 0 replaced, 14 miscompare (the value found is shown), 1 another error, 2 wrong usage.
     Cas {
         /// The store
-        store: PathBuf,
+        store: Target,
         /// The word, from 0
         #[arg(value_parser = number::count)]
         index: u64,
@@ -52,14 +52,15 @@ enum WordCommand {
 pub fn run(args: &WordArgs, output: &Output) -> anyhow::Result<ExitCode> {
     match &args.command {
         WordCommand::Get { store, index } => {
-            let value = Store::open_read_only(store)?.read_word(*index).with_context(|| store.display().to_string())?;
+            let path = store.store("heartbeat words")?;
+            let value = Store::open_read_only(path)?.read_word(*index).with_context(|| store.to_string())?;
             output.result(&Value { index: *index, value })?;
             Ok(ExitCode::SUCCESS)
         }
         WordCommand::Cas { store, index, expected, new } => {
-            let open = durable::open(store, OpenOptions::new(), output)?;
+            let open = durable::open(store.store("heartbeat words")?, OpenOptions::new(), output)?;
             let (index, expected) = (*index, *expected);
-            let word = open.word(index).with_context(|| store.display().to_string())?;
+            let word = open.word(index).with_context(|| store.to_string())?;
             match word.compare_exchange(expected, *new) {
                 Ok(()) => {
                     output.result(&Exchange::Written { index })?;

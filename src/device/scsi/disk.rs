@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 
 use super::cdb::{Caching, Cdb};
 use super::error::ScsiError;
+use super::images::Images;
 use super::pages::page;
 use super::probe::{Probe, Proof};
 use super::sense::{Sense, SenseKey};
@@ -137,7 +138,7 @@ impl<T: Transport, E: Environment> Disk<T, E> {
         let blocks = check_compare_and_write(self, lba, expected, new)?;
         // At most `compare_and_write_blocks_max`, which came from a `u8`.
         let command = Cdb::compare_and_write(lba, blocks as u8, self.compare_and_write_caching);
-        match self.send(&command, Data::Out(&[expected, new].concat()))? {
+        match self.send(&command, Data::Out(Images::new(expected, new).bytes()))? {
             Outcome::Done(_) => Ok(Compared::Written),
             Outcome::Miscompare(reported_offset) => Ok(Compared::Miscompare { reported_offset }),
         }

@@ -5,6 +5,7 @@
 mod cdb;
 mod disk;
 mod error;
+mod images;
 mod pages;
 mod probe;
 mod sense;

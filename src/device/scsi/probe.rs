@@ -2,6 +2,7 @@
 
 use super::cdb::{Caching, Cdb, opcode};
 use super::error::ScsiError;
+use super::images::Images;
 use super::pages::{self, BlockLimits, CAPACITY_BYTES, Capacity, Inquiry, Mode, page};
 use super::session::{DiskOptions, Outcome, Session};
 use super::transport::{Data, Transport};
@@ -220,10 +221,10 @@ impl<T: Transport, E: Environment> Session<T, E> {
                 Err(error) => return not_known(error),
             };
             let expected = image_of_nobody(&before, &self.environment);
-            let data = [&expected[..], &before].concat();
+            let data = Images::new(&expected, &before);
             let send = |caching| {
                 let command = Cdb::compare_and_write(capacity.last_lba, 1, caching);
-                self.send(&command, Data::Out(&data), &|_| Ok(()))
+                self.send(&command, Data::Out(data.bytes()), &|_| Ok(()))
             };
             let mut outcome = send(caching);
             if caching.force_unit_access

@@ -1,0 +1,157 @@
+//! What a command works on: a store's file, or a disk.
+
+mod in_use;
+mod signature;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use casblock::device::BlockDevice;
+use casblock::device::scsi::{Disk, DiskOptions, Probe, SgIo};
+use casblock::environment::System;
+use casblock::{OpenOptions, Store};
+use clap::Args;
+
+use crate::durable;
+use crate::output::Output;
+
+/// What stands before a disk's path.
+const SCSI: &[u8] = b"scsi:";
+
+/// A store's file, or a disk: `PATH`, or `scsi:/dev/sdX`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// A store's file.
+    Store(PathBuf),
+    /// A SCSI disk, by a device's file.
+    Scsi(PathBuf),
+}
+
+impl From<OsString> for Target {
+    fn from(argument: OsString) -> Self {
+        match argument.as_bytes().strip_prefix(SCSI) {
+            Some(path) => Self::Scsi(OsString::from_vec(path.to_vec()).into()),
+            None => Self::Store(argument.into()),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(path) => write!(f, "{}", path.display()),
+            Self::Scsi(path) => write!(f, "scsi:{}", path.display()),
+        }
+    }
+}
+
+/// Whether to write to a disk that seems to be in use.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Consent {
+    /// Write to a disk also if it is mounted, has partitions, or holds something that is known
+    #[arg(long)]
+    i_know_what_is_on_it: bool,
+}
+
+/// An open target.
+pub enum Device {
+    /// A store.
+    Store(Store),
+    /// A disk.
+    Disk(Box<dyn BlockDevice>),
+}
+
+impl Device {
+    /// As a device.
+    pub fn as_device(&self) -> &dyn BlockDevice {
+        match self {
+            Self::Store(store) => store,
+            Self::Disk(disk) => disk,
+        }
+    }
+
+    /// The store, if it is one.
+    pub fn as_store(&self) -> Option<&Store> {
+        match self {
+            Self::Store(store) => Some(store),
+            Self::Disk(_) => None,
+        }
+    }
+}
+
+impl Target {
+    /// The path, of a store's file or a device's.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Store(path) | Self::Scsi(path) => path,
+        }
+    }
+
+    /// The store's path; an error, which says that only stores have `what`, for a disk.
+    pub fn store(&self, what: &str) -> anyhow::Result<&Path> {
+        match self {
+            Self::Store(path) => Ok(path),
+            Self::Scsi(_) => bail!("{self}: a disk has no {what}; a store's file is needed"),
+        }
+    }
+
+    /// Opens it to be read.
+    pub fn open_to_read(&self) -> anyhow::Result<Device> {
+        match self {
+            Self::Store(path) => Ok(Device::Store(Store::open_read_only(path)?)),
+            Self::Scsi(path) => Ok(Device::Disk(Box::new(open_disk(path, false)?))),
+        }
+    }
+
+    /// Finds out all about a disk, and by whom it seems to be used. Changes nothing.
+    pub fn examine(&self) -> anyhow::Result<(Probe, Option<String>)> {
+        let disk = open_disk(self.path(), true)?;
+        let used = in_use::used(self.path(), &disk)?;
+        Ok((disk.probe().clone(), used))
+    }
+
+    /// Opens it to be written; a disk that seems to be used is refused without consent.
+    pub fn open_to_write(&self, consent: Consent, output: &Output) -> anyhow::Result<Device> {
+        match self {
+            Self::Store(path) => Ok(Device::Store(durable::open(path, OpenOptions::new(), output)?)),
+            Self::Scsi(path) => {
+                let disk = open_disk(path, true)?;
+                if !consent.i_know_what_is_on_it {
+                    in_use::refuse_used(path, &disk)?;
+                }
+                Ok(Device::Disk(Box::new(disk)))
+            }
+        }
+    }
+}
+
+/// A disk by SG_IO.
+type ScsiDisk = Disk<SgIo>;
+
+/// Opens a disk. Whether it compares is found out only where it is to be written.
+fn open_disk(path: &Path, write: bool) -> anyhow::Result<ScsiDisk> {
+    let transport = if write { SgIo::open(path) } else { SgIo::open_read_only(path) };
+    let mut options = DiskOptions::default();
+    options.prove_compare_and_write = write;
+    let failed = || format!("{}{}", String::from_utf8_lossy(SCSI), path.display());
+    Disk::open_with(transport.with_context(failed)?, System, options).with_context(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_told_apart() {
+        let target = |text: &str| Target::from(OsString::from(text));
+        assert_eq!(target("scsi:/dev/sda"), Target::Scsi("/dev/sda".into()));
+        assert_eq!(target("./scsi:x"), Target::Store("./scsi:x".into()));
+        assert_eq!(target("/dev/sda"), Target::Store("/dev/sda".into()));
+        assert_eq!(target("scsi:/dev/sda").to_string(), "scsi:/dev/sda");
+        assert!(target("scsi:/dev/sda").store("heartbeat words").unwrap_err().to_string().contains("heartbeat words"));
+        assert_eq!(target("a").store("heartbeat words").unwrap(), Path::new("a"));
+    }
+}
