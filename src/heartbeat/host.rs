@@ -259,6 +259,11 @@ impl<D: BlockDevice + 'static, E: Environment + 'static> Host<D, E> {
         self.inner.slots.ats.device()
     }
 
+    /// The clock and the random numbers.
+    pub fn environment(&self) -> &E {
+        self.inner.slots.ats.environment()
+    }
+
     /// All slots, as this host has seen them until now.
     ///
     /// # Errors

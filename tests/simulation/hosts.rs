@@ -8,14 +8,12 @@ use std::time::Duration;
 use casblock::ats::Ats;
 use casblock::ats::record::payload;
 use casblock::device::{BlockDevice, DeviceError, Faults, Faulty, Link};
+use casblock::environment::Environment as _;
 use casblock::heartbeat::{Cluster, ClusterOptions, Host, HostConfig, HostError, HostName};
 use casblock::lease::{Lease, LeaseError, Mode};
 use casblock::{Geometry, Store};
 
 use super::world::{HostTime, World, WorldTime};
-
-/// Leases that the hosts fight for.
-const LEASES: u64 = 3;
 
 /// A fault that is planted, to see that it is found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,12 +31,17 @@ pub enum Planted {
 pub struct Scenario {
     pub seed: u64,
     pub hosts: usize,
+    /// Leases that the hosts fight for.
+    pub leases: u64,
     pub length: Duration,
     pub faults: Faults,
     /// Chance of a pause at each sleep, and the longest.
     pub pause: (f64, Duration),
     /// Whether hosts crash and come back, and are cut off.
     pub trouble: bool,
+    /// Whether each machine stands still for a while, with its clock: no host can know that by itself, and so cannot stop in
+    /// time. It must have stopped one beat later.
+    pub frozen: bool,
     pub planted: Option<Planted>,
 }
 
@@ -127,11 +130,34 @@ impl<D: BlockDevice> BlockDevice for PlantedIn<D> {
     }
 }
 
+/// A lease in somebody's hands, until he lets it go.
+#[derive(Clone)]
+struct Hand(Arc<Mutex<Option<Held>>>, Arc<Member>);
+
+impl Hand {
+    fn take(&self) -> Option<Held> {
+        self.0.lock().unwrap().take()
+    }
+
+    /// How its holder has it, if he may act as such by his own view at this instant. One whose machine stands still does
+    /// nothing.
+    fn claim(&self) -> Option<Mode> {
+        if self.1.environment().is_frozen() {
+            return None;
+        }
+        self.0.lock().unwrap().as_ref().filter(|lease| lease.is_valid()).map(Lease::mode)
+    }
+}
+
 /// What all that happens is held against.
 #[derive(Default)]
 struct Judge {
-    /// Leases in somebody's hands, by lease: who, and whether he may act.
-    held: Mutex<HashMap<u64, Vec<Arc<Mutex<Option<Held>>>>>>,
+    /// Whether two may claim a lease for as long as a beat takes.
+    lenient: bool,
+    /// All that are held, by lease.
+    held: Mutex<HashMap<u64, Vec<Hand>>>,
+    /// Since when two claim a lease.
+    doubled: Mutex<HashMap<u64, Duration>>,
     /// The greatest token of each lease that was got alone.
     tokens: Mutex<HashMap<u64, u64>>,
     seen: Mutex<Seen>,
@@ -143,18 +169,8 @@ impl Judge {
     }
 
     /// Takes note of a lease that was acquired, or upgraded.
-    fn acquired(&self, lease: Held) -> Arc<Mutex<Option<Held>>> {
+    fn acquired(&self, host: &Arc<Member>, lease: Held) -> Hand {
         let (number, mode, token) = (lease.number(), lease.mode(), lease.token());
-        let mut held = self.held.lock().unwrap();
-        let others = held.entry(number).or_default();
-        for other in others.iter() {
-            let other = other.lock().unwrap();
-            let Some(other) = &*other else { continue };
-            // By their own view, at this instant.
-            if lease.is_valid() && other.is_valid() && (mode, other.mode()) != (Mode::Shared, Mode::Shared) {
-                panic!("two hosts hold lease {number}: {lease:?} and {other:?}");
-            }
-        }
         if mode == Mode::Exclusive {
             let mut tokens = self.tokens.lock().unwrap();
             let greatest = tokens.entry(number).or_default();
@@ -165,11 +181,43 @@ impl Judge {
             seen.acquired += 1;
             seen.shared += u64::from(mode == Mode::Shared);
         });
-        let place = Arc::new(Mutex::new(Some(lease)));
-        others.retain(|other| other.lock().unwrap().as_ref().is_some_and(Lease::is_valid));
-        others.push(Arc::clone(&place));
-        place
+        let hand = Hand(Arc::new(Mutex::new(Some(lease))), Arc::clone(host));
+        let mut held = self.held.lock().unwrap();
+        let hands = held.entry(number).or_default();
+        let is_past = |hand: &mut Hand| !hand.0.lock().unwrap().as_ref().is_some_and(Lease::is_valid);
+        // A host whose last hand this is leaves, which takes time: not while others wait for the lock.
+        let past: Vec<Hand> = hands.extract_if(.., is_past).collect();
+        hands.push(hand.clone());
+        let wrong = (!self.lenient && is_doubled(hands)).then(|| names(hands));
+        drop(held);
+        drop(past);
+        assert!(wrong.is_none(), "two hosts hold lease {number}: {wrong:?}");
+        hand
     }
+
+    /// Looks at all leases: none may be claimed by two for longer than a beat takes.
+    fn look(&self, now: Duration, most: Duration) {
+        for (number, hands) in &*self.held.lock().unwrap() {
+            let mut doubled = self.doubled.lock().unwrap();
+            if !is_doubled(hands) {
+                doubled.remove(number);
+                continue;
+            }
+            let since = *doubled.entry(*number).or_insert(now);
+            // The locks are poisoned then; it is the end of the world.
+            assert!(now - since <= most, "two hosts hold lease {number} for longer than a beat: {:?}", names(hands));
+        }
+    }
+}
+
+/// Whether two claim a lease that one must have alone.
+fn is_doubled(hands: &[Hand]) -> bool {
+    let claims: Vec<Mode> = hands.iter().filter_map(Hand::claim).collect();
+    claims.len() > 1 && claims.contains(&Mode::Exclusive)
+}
+
+fn names(hands: &[Hand]) -> Vec<String> {
+    hands.iter().map(|hand| format!("{:?}", hand.0.lock().unwrap())).collect()
 }
 
 /// One world.
@@ -180,17 +228,29 @@ struct Stage {
     judge: Judge,
 }
 
+/// How long a beat takes at most, from the last one's end, in a world whose disk answers at once: by the slowest clock.
+const BEAT_MOST: Duration = Duration::from_secs(4);
+
 /// Runs a world, and panics if anything in it is wrong.
 pub fn run(scenario: &Scenario) -> Seen {
     let world = World::new(scenario.seed, scenario.length);
     let store = Store::in_memory(Geometry::blocks(64)).unwrap();
     // The network between hosts and disk has no words: hearts beat in blocks.
-    let options = ClusterOptions { leases: LEASES, ..ClusterOptions::hosts(scenario.hosts as u32 + 2) };
+    let options = ClusterOptions { leases: scenario.leases, ..ClusterOptions::hosts(scenario.hosts as u32 + 2) };
     let bare = PlantedIn { device: store.clone(), planted: None };
     Cluster::create(&Ats::new(bare), options, false).unwrap();
     let network = Faulty::in_environment(store, scenario.faults.clone(), WorldTime(Arc::clone(&world)));
-    let stage =
-        Arc::new(Stage { scenario: scenario.clone(), world: Arc::clone(&world), network, judge: Judge::default() });
+    let judge = Judge { lenient: scenario.frozen, ..Judge::default() };
+    let stage = Arc::new(Stage { scenario: scenario.clone(), world: Arc::clone(&world), network, judge });
+    if scenario.frozen {
+        let stage = Arc::clone(&stage);
+        world.spawn(move || {
+            loop {
+                stage.world.sleep(Duration::from_millis(500));
+                stage.judge.look(stage.world.now(), BEAT_MOST);
+            }
+        });
+    }
     for number in 0..scenario.hosts {
         let stage = Arc::clone(&stage);
         world.spawn(move || live(&stage, number));
@@ -210,12 +270,17 @@ fn live(stage: &Arc<Stage>, number: usize) {
     loop {
         let jump = (stage.scenario.planted == Some(Planted::ClocksThatAreSet))
             .then(|| (stage.scenario.length.mul_f64(throw(fastrand::Rng::f64)), Duration::from_secs(3600)));
+        let frozen = stage.scenario.frozen.then(|| {
+            let from = world.now() + Duration::from_secs(60).mul_f64(throw(fastrand::Rng::f64));
+            (from, from + Duration::from_secs(20) + Duration::from_secs(40).mul_f64(throw(fastrand::Rng::f64)))
+        });
         let time = HostTime {
             world: Arc::clone(world),
             epoch: Duration::from_secs(86_400 * 365).mul_f64(40.0 * throw(fastrand::Rng::f64)),
             rate: 0.9 + 0.2 * throw(fastrand::Rng::f64),
             pause: stage.scenario.pause,
             jump,
+            frozen,
         };
         let disk = Arc::new(PlantedIn { device: stage.network.another_host(), planted: stage.scenario.planted });
         let name = HostName::new(format!("host-{number}")).unwrap();
@@ -263,12 +328,12 @@ fn live(stage: &Arc<Stage>, number: usize) {
 }
 
 /// A host's heart.
-fn beat(stage: &Arc<Stage>, host: &Arc<Member>) {
+fn beat(_: &Arc<Stage>, host: &Arc<Member>) {
     loop {
         if let Err(HostError::Lost(_)) = host.beat() {
             return;
         }
-        stage.world.sleep(host.cluster().timing().interval);
+        host.environment().sleep(host.cluster().timing().interval);
     }
 }
 
@@ -276,15 +341,15 @@ fn beat(stage: &Arc<Stage>, host: &Arc<Member>) {
 fn work(stage: &Arc<Stage>, host: &Arc<Member>) {
     let world = &stage.world;
     while host.loss().is_none() {
-        let (number, shared, patience) =
-            world.throw(|dice| (dice.u64(..LEASES), dice.u32(..3) == 0, Duration::from_secs(dice.u64(..40))));
+        let (number, shared, patience) = world
+            .throw(|dice| (dice.u64(..stage.scenario.leases), dice.u32(..3) == 0, Duration::from_secs(dice.u64(..40))));
         let mode = if shared { Mode::Shared } else { Mode::Exclusive };
         let before = host.lease(number).ok();
         match host.acquire(number, mode, patience) {
             Ok(lease) => {
                 let took_over = before.is_some_and(|view| view.token + 1 == lease.token() && view.mode.is_some());
                 stage.judge.count(|seen| seen.broken += u64::from(took_over && mode == Mode::Exclusive));
-                hold(stage, lease);
+                hold(stage, host, lease);
             }
             Err(LeaseError::Host(_)) => return,
             Err(_) => {}
@@ -294,29 +359,26 @@ fn work(stage: &Arc<Stage>, host: &Arc<Member>) {
 }
 
 /// Holds a lease for a while, and lets it go in one way or another.
-fn hold(stage: &Arc<Stage>, lease: Held) {
+fn hold(stage: &Arc<Stage>, host: &Arc<Member>, lease: Held) {
     let world = &stage.world;
-    let place = stage.judge.acquired(lease);
+    let hand = stage.judge.acquired(host, lease);
     world.sleep(world.throw(|dice| Duration::from_millis(dice.u64(..20_000))));
-    let take = || place.lock().unwrap().take();
-    let Some(mut lease) = take() else { return };
+    let Some(mut lease) = hand.take() else { return };
     match world.throw(|dice| dice.u32(..10)) {
         0..3 => drop(lease),
         3 if lease.mode() == Mode::Shared => {
             if lease.try_upgrade().is_ok() {
                 stage.judge.count(|seen| seen.upgrades += 1);
-                let place = stage.judge.acquired(lease);
+                let hand = stage.judge.acquired(host, lease);
                 world.sleep(Duration::from_secs(2));
-                let lease = place.lock().unwrap().take();
-                drop(lease);
+                drop(hand.take());
             }
         }
         4 if lease.mode() == Mode::Exclusive => {
             if lease.downgrade().is_ok() {
-                let place = stage.judge.acquired(lease);
+                let hand = stage.judge.acquired(host, lease);
                 world.sleep(Duration::from_secs(2));
-                let lease = place.lock().unwrap().take();
-                drop(lease);
+                drop(hand.take());
             }
         }
         _ => {

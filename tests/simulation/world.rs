@@ -224,13 +224,23 @@ pub struct HostTime {
     pub pause: (f64, Duration),
     /// A fault: its clock is one that people set. When, and by how much.
     pub jump: Option<(Duration, Duration)>,
+    /// When the machine and its clock stand still, from and to: a virtual machine that is stopped, and not told.
+    pub frozen: Option<(Duration, Duration)>,
+}
+
+impl HostTime {
+    /// Whether the machine stands still.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.is_some_and(|(from, to)| (from..to).contains(&self.world.now()))
+    }
 }
 
 impl Environment for HostTime {
     fn now(&self) -> Duration {
         let now = self.world.now();
         let jumped = self.jump.filter(|(when, _)| *when <= now).map_or(Duration::ZERO, |(_, by)| by);
-        self.epoch + now.mul_f64(self.rate) + jumped
+        let stood = self.frozen.map_or(Duration::ZERO, |(from, to)| now.clamp(from, to) - from);
+        self.epoch + (now - stood).mul_f64(self.rate) + jumped
     }
 
     fn sleep(&self, time: Duration) {
@@ -240,6 +250,10 @@ impl Environment for HostTime {
             false => Duration::ZERO,
         });
         self.world.sleep(time.div_f64(self.rate) + pause);
+        if self.is_frozen() {
+            let (_, to) = self.frozen.expect("it is");
+            self.world.sleep(to - self.world.now());
+        }
     }
 
     fn random(&self) -> u128 {
