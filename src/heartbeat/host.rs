@@ -89,8 +89,8 @@ pub enum HostError {
     /// There is no cluster, or it makes no sense.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    /// All slots are taken.
-    #[error("all {hosts} slots of the cluster are taken")]
+    /// All slots are taken, by hosts that live.
+    #[error("all {hosts} slots of the cluster are taken by hosts that live")]
     NoFreeSlot {
         /// How many there are.
         hosts: u32,
@@ -172,10 +172,10 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<D: BlockDevice + 'static> Host<D> {
-    /// Joins a cluster: takes the slot that it had before, if one has its name, or a free one. Its heart beats in a thread of
-    /// its own.
+    /// Joins a cluster: takes the slot that it had before, if one has its name, or a free one, or else that of a dead host. Its
+    /// heart beats in a thread of its own.
     ///
-    /// If a host of that name seems to live, this watches it for the stale time.
+    /// If a host of that name seems to live, or no slot is free, this watches for the stale time.
     ///
     /// # Errors
     /// See [`HostError`].
@@ -269,7 +269,8 @@ impl<D: BlockDevice + 'static, E: Environment + 'static> Host<D, E> {
     /// # Errors
     /// The first slot's that cannot be read.
     pub fn hosts(&self) -> Result<Vec<SlotView>, DeviceError> {
-        look_at_all(&self.inner.slots, &mut locked(&self.inner.watch))
+        let all = locked(&self.inner.watch).look_at_all(&self.inner.slots)?;
+        Ok(all.into_iter().map(|(_, view)| view).collect())
     }
 
     /// Leaves the cluster: the slot is free at once, and so is every lease that was not released. A host that is dropped does
@@ -302,7 +303,7 @@ impl<D: BlockDevice + 'static, E: Environment + 'static> Drop for Host<D, E> {
 }
 
 /// How long the operations of a cluster go on.
-fn retry(timing: Timing) -> Retry {
+pub(super) fn retry(timing: Timing) -> Retry {
     let backoff_max = (timing.io_timeout / 16).min(Retry::default().backoff_max);
     Retry { deadline: timing.io_timeout, backoff_first: backoff_max.min(Retry::default().backoff_first), backoff_max }
 }
@@ -317,55 +318,47 @@ fn take_slot<D: BlockDevice, E: Environment>(
     name: &HostName,
     watch: &mut Watch,
 ) -> Result<(u32, Seen, Duration), HostError> {
-    let environment = slots.ats.environment();
+    let (environment, timing) = (slots.ats.environment(), slots.cluster.timing());
+    let began = environment.now();
+    // The heartbeat under our name, when it was first seen.
+    let mut own: Option<(u32, Beat)> = None;
     loop {
-        let mut free = None;
-        let mut own = None;
-        for slot in 0..slots.cluster.host_count() {
-            // A damaged slot is nobody's; the others will do.
-            let Ok(seen) = slots.read(slot) else { continue };
-            if seen.name.as_ref() == Some(name) {
-                own = Some(slot);
-                break;
-            }
-            if free.is_none() && seen.beat.state() != State::Taken {
-                free = Some(slot);
+        let all = watch.look_at_all(slots)?;
+        let same = all.iter().find(|(seen, view)| seen.name.as_ref() == Some(name) && view.liveness.is_taken());
+        if let Some((seen, view)) = same {
+            let first = own.get_or_insert((view.slot, seen.beat));
+            if *first != (view.slot, seen.beat) {
+                return Err(HostError::NameInUse { name: name.clone(), slot: view.slot });
             }
         }
-        let slot = own.or(free).ok_or(HostError::NoFreeSlot { hosts: slots.cluster.host_count() })?;
-        let (mut seen, mut view) = watch.look(slots, slot)?;
-        if own.is_some() && seen.beat.state() == State::Taken {
-            let first = seen.beat;
-            while view.liveness != Liveness::Stale {
-                environment.sleep(slots.cluster.timing().interval);
-                (seen, view) = watch.look(slots, slot)?;
-                if seen.beat != first {
-                    break;
+        // One's own of before, if it is free or dead; else a free one; else a dead one.
+        let rank = |(seen, view): &&(Seen, SlotView)| {
+            let is_own = seen.name.as_ref() == Some(name);
+            match view.liveness {
+                Liveness::Free | Liveness::Fenced => Some(u8::from(!is_own)),
+                Liveness::Stale if is_own => Some(0),
+                Liveness::Stale => Some(2),
+                Liveness::Alive | Liveness::Late => None,
+            }
+        };
+        let best = all.iter().filter(|slot| rank(slot).is_some()).min_by_key(|slot| rank(slot));
+        match best {
+            Some((seen, view)) if same.is_none() || rank(&best.expect("it is")) == Some(0) => {
+                let started = environment.now();
+                match slots.exchange(view.slot, seen, seen.beat.taken(), Some(name)) {
+                    Exchange::Done(seen) => return Ok((view.slot, seen, started)),
+                    Exchange::Found(_) => continue,
+                    Exchange::Failed(error) => return Err(error.into()),
                 }
             }
-            match seen.beat.state() {
-                State::Taken if seen.beat != first => return Err(HostError::NameInUse { name: name.clone(), slot }),
-                State::Taken | State::Free | State::Fenced => {}
-            }
-        } else if seen.beat.state() == State::Taken {
-            // Somebody was faster.
-            continue;
+            _ => {}
         }
-        let started = environment.now();
-        match slots.exchange(slot, &seen, seen.beat.taken(), Some(name)) {
-            Exchange::Done(seen) => return Ok((slot, seen, started)),
-            Exchange::Found(_) => {}
-            Exchange::Failed(error) => return Err(error.into()),
+        // All live, or have not been watched for long enough.
+        if environment.now().saturating_sub(began) > timing.stale + timing.interval * 2 {
+            return Err(HostError::NoFreeSlot { hosts: slots.cluster.host_count() });
         }
+        environment.sleep(timing.interval);
     }
-}
-
-/// Looks at all slots.
-pub(crate) fn look_at_all<D: BlockDevice, E: Environment>(
-    slots: &Slots<D, E>,
-    watch: &mut Watch,
-) -> Result<Vec<SlotView>, DeviceError> {
-    (0..slots.cluster.host_count()).map(|slot| watch.look(slots, slot).map(|(_, view)| view)).collect()
 }
 
 impl<D: BlockDevice, E: Environment> Inner<D, E> {
@@ -470,17 +463,6 @@ impl<D: BlockDevice, E: Environment> Inner<D, E> {
                 Exchange::Found(found) if self.is_own(found.beat) => *seen = found,
                 _ => return,
             }
-        }
-    }
-
-    /// Shuts a slot's owner out, whose heart was seen to stand still at `seen`; whether it is out now.
-    pub fn fence(&self, slot: u32, seen: &Seen) -> Result<bool, DeviceError> {
-        match self.slots.exchange(slot, seen, seen.beat.fenced(), None) {
-            Exchange::Done(_) => Ok(true),
-            Exchange::Found(found) => {
-                Ok(found.beat.generation() != seen.beat.generation() || found.beat.state() != State::Taken)
-            }
-            Exchange::Failed(error) => Err(error),
         }
     }
 }

@@ -9,13 +9,15 @@
 mod beat;
 mod config;
 pub(crate) mod host;
+mod observer;
 pub(crate) mod region;
 pub(crate) mod slots;
-mod watch;
+pub(crate) mod watch;
 
 pub use beat::{COUNT_MAX, GENERATION_MAX};
 pub use config::{DRIFT_PERCENT, Timing, TimingError};
 pub use host::{Host, HostConfig, HostError, Loss};
+pub use observer::Observer;
 pub use region::{Cluster, ClusterError, ClusterOptions, HOSTS_MAX};
 pub use slots::{HostName, NAME_BYTES_MAX};
 pub use watch::{Liveness, SlotView};

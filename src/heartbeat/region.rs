@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::beat::{Beat, State};
 use super::config::{Timing, TimingError};
+use super::slots::read_blocks;
 use crate::ats::record::{Fields, payload};
 use crate::ats::{Ats, Draft, NotARecord, Owner, Verdict};
 use crate::device::{BlockDevice, DeviceError, Failure};
@@ -185,31 +186,12 @@ impl Cluster {
         }
     }
 
-    /// Calls `look` with all blocks the cluster takes, some at a time.
-    fn each_chunk(
-        &self,
-        device: &(impl BlockDevice + ?Sized),
-        mut look: impl FnMut(u64, &[u8]) -> Result<(), DeviceError>,
-    ) -> Result<(), DeviceError> {
-        const AT_ONCE: u64 = 128;
-        let mut blocks = vec![0; AT_ONCE as usize * device.block_bytes()];
-        let mut lba = self.first_lba;
-        while lba < self.end() {
-            let count = AT_ONCE.min(self.end() - lba);
-            let chunk = &mut blocks[..count as usize * device.block_bytes()];
-            device.read(lba, chunk)?;
-            look(lba, chunk)?;
-            lba += count;
-        }
-        Ok(())
-    }
-
     /// The first block that holds something.
     fn first_in_use(&self, device: &(impl BlockDevice + ?Sized)) -> Result<Option<u64>, DeviceError> {
         let mut found = None;
-        self.each_chunk(device, |lba, chunk| {
-            let at = chunk.iter().position(|byte| *byte != 0);
-            found = found.or(at.map(|at| lba + (at / device.block_bytes()) as u64));
+        read_blocks(device, self.first_lba..self.end(), |lba, block| {
+            let is_zero = block.iter().all(|byte| *byte == 0);
+            found = found.or((!is_zero).then_some(lba));
             Ok(())
         })?;
         Ok(found)
@@ -217,15 +199,10 @@ impl Cluster {
 
     /// Writes zeros where there is something, the header first, and fences the words of those who live.
     fn clear(&self, device: &(impl BlockDevice + ?Sized)) -> Result<(), DeviceError> {
-        let block_bytes = device.block_bytes();
-        let zeros = vec![0; block_bytes];
-        self.each_chunk(device, |lba, chunk| {
-            for (lba, block) in (lba..).zip(chunk.chunks_exact(block_bytes)) {
-                if block != zeros {
-                    device.write(lba, &zeros)?;
-                }
-            }
-            Ok(())
+        let zeros = vec![0; device.block_bytes()];
+        read_blocks(device, self.first_lba..self.end(), |lba, block| match block == zeros {
+            true => Ok(()),
+            false => device.write(lba, &zeros),
         })?;
         let Some(store) = device.as_store() else { return Ok(()) };
         for word in 0..self.hosts.into() {

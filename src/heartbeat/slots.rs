@@ -4,8 +4,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
-use super::beat::Beat;
+use super::beat::{Beat, State};
 use super::region::{Cluster, Reader, kind};
 use crate::ats::record::{Fields, payload};
 use crate::ats::{Ats, Draft, NotARecord, Owner, Verdict};
@@ -79,6 +80,19 @@ impl<D: BlockDevice, E: Environment> Slots<D, E> {
         self.parse(lba, block, word)
     }
 
+    /// Reads all slots, many at a time.
+    pub fn read_all(&self) -> Result<Vec<Seen>, DeviceError> {
+        let words = (0..self.cluster.host_count()).map(|slot| self.word(slot)).collect::<Result<Vec<_>, _>>()?;
+        let mut words = words.into_iter();
+        let mut all = Vec::new();
+        let range = self.cluster.slot_lba(0)?..self.cluster.slot_lba(self.cluster.host_count() - 1)? + 1;
+        read_blocks(self.ats.device(), range, |lba, block| {
+            all.push(self.parse(lba, block.into(), words.next().flatten())?);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
     /// The heartbeat in a store's word, where hearts beat there.
     fn word(&self, slot: u32) -> Result<Option<Beat>, DeviceError> {
         match (self.cluster.is_in_words(), self.ats.device().as_store()) {
@@ -113,6 +127,17 @@ impl<D: BlockDevice, E: Environment> Slots<D, E> {
         match self.try_exchange(slot, seen, beat, name) {
             Ok(exchange) => exchange,
             Err(error) => Exchange::Failed(error),
+        }
+    }
+
+    /// Shuts a slot's owner out, whose heart was seen to stand still at `seen`; whether it is out now.
+    pub fn fence(&self, slot: u32, seen: &Seen) -> Result<bool, DeviceError> {
+        match self.exchange(slot, seen, seen.beat.fenced(), None) {
+            Exchange::Done(_) => Ok(true),
+            Exchange::Found(found) => {
+                Ok(found.beat.generation() != seen.beat.generation() || found.beat.state() != State::Taken)
+            }
+            Exchange::Failed(error) => Err(error),
         }
     }
 
@@ -160,6 +185,27 @@ impl<D: BlockDevice, E: Environment> Slots<D, E> {
             Verdict::Unwritten { source } | Verdict::Indeterminate { source, .. } => Exchange::Failed(source),
         })
     }
+}
+
+/// Reads blocks, many at a time, and calls `look` with each.
+pub(crate) fn read_blocks(
+    device: &(impl BlockDevice + ?Sized),
+    range: Range<u64>,
+    mut look: impl FnMut(u64, &[u8]) -> Result<(), DeviceError>,
+) -> Result<(), DeviceError> {
+    const AT_ONCE: u64 = 128;
+    let mut blocks = vec![0; AT_ONCE as usize * device.block_bytes()];
+    let mut lba = range.start;
+    while lba < range.end {
+        let count = AT_ONCE.min(range.end - lba);
+        let chunk = &mut blocks[..count as usize * device.block_bytes()];
+        device.read(lba, chunk)?;
+        for (lba, block) in (lba..).zip(chunk.chunks_exact(device.block_bytes())) {
+            look(lba, block)?;
+        }
+        lba += count;
+    }
+    Ok(())
 }
 
 fn damaged(lba: u64, what: &str) -> DeviceError {

@@ -29,6 +29,11 @@ pub enum Liveness {
 }
 
 impl Liveness {
+    /// Whether somebody has the slot, dead or alive.
+    pub fn is_taken(self) -> bool {
+        matches!(self, Self::Alive | Self::Late | Self::Stale)
+    }
+
     /// Its name: `free`, `alive`, `late`, `stale`, `fenced`.
     pub fn name(self) -> &'static str {
         match self {
@@ -84,6 +89,22 @@ impl Watch {
         let seen = slots.read(slot)?;
         let view = self.note(slot, &seen, before, environment.now(), slots.cluster.timing());
         Ok((seen, view))
+    }
+
+    /// Looks at all slots.
+    pub fn look_at_all<D: BlockDevice, E: Environment>(
+        &mut self,
+        slots: &Slots<D, E>,
+    ) -> Result<Vec<(Seen, SlotView)>, DeviceError> {
+        let environment = slots.ats.environment();
+        let before = environment.now();
+        let all = slots.read_all()?;
+        let (after, timing) = (environment.now(), slots.cluster.timing());
+        let note = |(slot, seen): (u32, Seen)| {
+            let view = self.note(slot, &seen, before, after, timing);
+            (seen, view)
+        };
+        Ok((0..).zip(all).map(note).collect())
     }
 
     /// Notes what was seen of a slot at a moment between two.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::block::{HOLDERS_MAX, Holder, LeaseView, Mode};
+use super::look::{is_gone, read_lease};
 use crate::ats::{Draft, Owner, Verdict};
 use crate::device::{BlockDevice, DeviceError, Failure};
 use crate::environment::{Environment, System};
 use crate::heartbeat::host::{Inner, locked};
 use crate::heartbeat::region::kind;
-use crate::heartbeat::{Host, HostError, Liveness};
+use crate::heartbeat::{Host, HostError};
 
 /// Why a lease was not acquired, changed, or released.
 #[derive(Debug, thiserror::Error)]
@@ -99,10 +100,7 @@ impl<D: BlockDevice + 'static, E: Environment + 'static> Host<D, E> {
 
 impl<D: BlockDevice, E: Environment> Inner<D, E> {
     fn read_lease(&self, lease: u64) -> Result<(LeaseView, Box<[u8]>), DeviceError> {
-        let lba = self.slots.cluster.lease_lba(lease)?;
-        let mut block = vec![0; self.slots.ats.device().block_bytes()].into_boxed_slice();
-        self.slots.ats.device().read(lba, &mut block)?;
-        Ok((LeaseView::of_block(lease, lba, &block)?, block))
+        read_lease(&self.slots, lease)
     }
 
     fn is_us(&self, holder: &Holder) -> bool {
@@ -142,7 +140,7 @@ impl<D: BlockDevice, E: Environment> Inner<D, E> {
         };
         for holder in &view.holders {
             // What this host's generation has is a lease it does not know of; it is not given twice.
-            if conflicts(&wanted) && !self.is_us(holder) && self.is_gone(holder)? {
+            if conflicts(&wanted) && !self.is_us(holder) && is_gone(&self.slots, &self.watch, holder)? {
                 wanted = wanted.without(holder);
             }
         }
@@ -161,23 +159,6 @@ impl<D: BlockDevice, E: Environment> Inner<D, E> {
         wanted.acquired_unix_ms = unix_ms();
         wanted.holders.push(Holder { slot: self.slot, generation: self.generation, token });
         Ok(wanted)
-    }
-
-    /// Whether a holder is no longer in the cluster; fences one whose heart has stood still for long enough.
-    fn is_gone(&self, holder: &Holder) -> Result<bool, DeviceError> {
-        if holder.slot >= self.slots.cluster.host_count() {
-            let what = format!("a lease is held from slot {}, which does not exist", holder.slot);
-            return Err(DeviceError::failed(Failure::Corrupt, what));
-        }
-        let (seen, view) = locked(&self.watch).look(&self.slots, holder.slot)?;
-        if seen.beat.generation() != holder.generation {
-            return Ok(true);
-        }
-        match view.liveness {
-            Liveness::Free | Liveness::Fenced => Ok(true),
-            Liveness::Alive | Liveness::Late => Ok(false),
-            Liveness::Stale => self.fence(holder.slot, &seen),
-        }
     }
 
     /// As [`change`](Self::change), where it gives this host the lease with this token.

@@ -11,6 +11,7 @@
 
 mod block;
 mod held;
+mod look;
 
 pub use block::{HOLDERS_MAX, Holder, LeaseView, Mode};
 pub use held::{Lease, LeaseError};

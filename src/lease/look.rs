@@ -1,0 +1,101 @@
+//! Looking at leases, and at whether their holders live.
+
+use std::sync::Mutex;
+
+use super::block::{Holder, LeaseView};
+use super::held::LeaseError;
+use crate::ats::{Draft, Owner, Verdict};
+use crate::device::{BlockDevice, DeviceError, Failure};
+use crate::environment::Environment;
+use crate::heartbeat::host::locked;
+use crate::heartbeat::region::kind;
+use crate::heartbeat::slots::{Slots, read_blocks};
+use crate::heartbeat::watch::Watch;
+use crate::heartbeat::{Liveness, Observer};
+
+/// What a lease's block says, and its bytes.
+pub(super) fn read_lease<D: BlockDevice, E: Environment>(
+    slots: &Slots<D, E>,
+    lease: u64,
+) -> Result<(LeaseView, Box<[u8]>), DeviceError> {
+    let lba = slots.cluster.lease_lba(lease)?;
+    let mut block = vec![0; slots.ats.device().block_bytes()].into_boxed_slice();
+    slots.ats.device().read(lba, &mut block)?;
+    Ok((LeaseView::of_block(lease, lba, &block)?, block))
+}
+
+/// Whether a holder is no longer in the cluster; fences one whose heart has stood still for long enough.
+pub(super) fn is_gone<D: BlockDevice, E: Environment>(
+    slots: &Slots<D, E>,
+    watch: &Mutex<Watch>,
+    holder: &Holder,
+) -> Result<bool, DeviceError> {
+    if holder.slot >= slots.cluster.host_count() {
+        let what = format!("a lease is held from slot {}, which does not exist", holder.slot);
+        return Err(DeviceError::failed(Failure::Corrupt, what));
+    }
+    let (seen, view) = locked(watch).look(slots, holder.slot)?;
+    if seen.beat.generation() != holder.generation {
+        return Ok(true);
+    }
+    match view.liveness {
+        Liveness::Free | Liveness::Fenced => Ok(true),
+        Liveness::Alive | Liveness::Late => Ok(false),
+        Liveness::Stale => slots.fence(holder.slot, &seen),
+    }
+}
+
+impl<D: BlockDevice, E: Environment> Observer<D, E> {
+    /// What a lease's block says.
+    ///
+    /// # Errors
+    /// What the device answers; [`Failure::Corrupt`] if it is no lease's.
+    pub fn lease(&self, lease: u64) -> Result<LeaseView, DeviceError> {
+        read_lease(&self.slots, lease).map(|(view, _)| view)
+    }
+
+    /// Calls `look` with every lease, in order, that was ever held.
+    ///
+    /// # Errors
+    /// As for [`lease`](Self::lease), or what `look` gives.
+    pub fn leases(&self, mut look: impl FnMut(LeaseView) -> Result<(), DeviceError>) -> Result<(), DeviceError> {
+        let count = self.cluster().lease_count();
+        let Some(last) = count.checked_sub(1) else { return Ok(()) };
+        let first = self.slots.cluster.lease_lba(0)?;
+        read_blocks(self.device(), first..self.slots.cluster.lease_lba(last)? + 1, |lba, block| {
+            let view = LeaseView::of_block(lba - first, lba, block)?;
+            if view.token > 0 { look(view) } else { Ok(()) }
+        })
+    }
+
+    /// Breaks a lease whose holders are dead, as far as this observer has watched them: fences them, then frees the lease.
+    /// Call it again while it says that they are alive, until the stale time has passed.
+    ///
+    /// # Errors
+    /// [`LeaseError::Held`] while a holder lives, or has not been watched for long enough; others.
+    pub fn try_break(&self, lease: u64) -> Result<LeaseView, LeaseError> {
+        let (mut view, mut block) = read_lease(&self.slots, lease)?;
+        let lba = self.slots.cluster.lease_lba(lease)?;
+        loop {
+            let mut wanted = view.clone();
+            for holder in &view.holders {
+                if is_gone(&self.slots, &self.watch, holder)? {
+                    wanted = wanted.without(holder);
+                }
+            }
+            if wanted.mode.is_some() {
+                return Err(LeaseError::Held(Box::new(wanted)));
+            }
+            if wanted == view {
+                return Ok(view);
+            }
+            let payload = wanted.payload();
+            let draft = Draft { kind: kind::LEASE, owner: Owner { host: u64::MAX, generation: 0 }, payload: &payload };
+            match self.slots.ats.write_record(lba, &block, draft).verdict {
+                Verdict::Written | Verdict::OwnWriteLanded { .. } => return Ok(wanted),
+                Verdict::PeerChanged { found, .. } => (view, block) = (LeaseView::of_block(lease, lba, &found)?, found),
+                Verdict::Unwritten { source } | Verdict::Indeterminate { source, .. } => return Err(source.into()),
+            }
+        }
+    }
+}
