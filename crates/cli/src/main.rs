@@ -3,6 +3,7 @@
 mod blocks;
 mod caw;
 mod check;
+mod cluster;
 mod create_info;
 mod demo;
 mod durable;
@@ -10,10 +11,12 @@ mod exit;
 mod export;
 mod hexdump;
 mod image;
+mod lease;
 mod number;
 mod output;
 mod probe;
 mod progress;
+mod run;
 mod same_file;
 mod signals;
 mod target;
@@ -69,6 +72,9 @@ enum Command {
     Sync(durable::SyncArgs),
     Check(check::CheckArgs),
     Probe(probe::ProbeArgs),
+    Cluster(cluster::ClusterArgs),
+    Lease(lease::LeaseArgs),
+    Run(run::RunArgs),
     /// Increments counters from many processes while killing them, and shows that nothing is lost or torn
     Torture(torture::Args),
     /// Shows in a few seconds, in a temporary folder, what casblock does
@@ -93,6 +99,9 @@ fn main() -> ExitCode {
         Command::Sync(args) => durable::sync(args, &output),
         Command::Check(args) => check::check(args, &output),
         Command::Probe(args) => probe::probe(args, &output),
+        Command::Cluster(args) => cluster::run(args, &output),
+        Command::Lease(args) => lease::run(args, &output),
+        Command::Run(args) => run::run(args, &output),
         Command::Torture(args) => torture::run(args, &output),
         Command::Demo(args) => demo::run(args, &output),
     };

@@ -67,6 +67,21 @@ pub fn grouped(number: u64) -> String {
     grouped
 }
 
+/// A time: a number and `ms`, `s`, `m` or `h`.
+pub fn time(text: &str) -> Result<std::time::Duration, String> {
+    let wrong = || format!("{text:?} is no time; a number and ms, s, m or h are needed, as 500ms");
+    let at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let number: u64 = text[..at].parse().map_err(|_| wrong())?;
+    let unit_ms = match &text[at..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    Ok(std::time::Duration::from_millis(number.checked_mul(unit_ms).ok_or_else(wrong)?))
+}
+
 /// A time in its greatest unit.
 pub fn duration(seconds: u64) -> String {
     let units = [(86_400, "days"), (3_600, "hours"), (60, "minutes")];

@@ -113,6 +113,15 @@ impl Target {
         Ok((disk.probe().clone(), used))
     }
 
+    /// Opens it to take part in a cluster, whose header is looked for before anything is written: whatever else is on a
+    /// disk was consented to when the cluster was made.
+    pub fn open_for_cluster(&self, output: &Output) -> anyhow::Result<Box<dyn BlockDevice>> {
+        match self {
+            Self::Store(path) => Ok(Box::new(durable::open(path, OpenOptions::new(), output)?)),
+            Self::Scsi(path) => Ok(Box::new(open_disk(path, true)?)),
+        }
+    }
+
     /// Opens it to be written; a disk that seems to be used is refused without consent.
     pub fn open_to_write(&self, consent: Consent, output: &Output) -> anyhow::Result<Device> {
         match self {
