@@ -2,6 +2,7 @@
 //!
 //! This layer knows the stores below it, and nothing of the hosts that share a device.
 
+pub mod conformance;
 mod error;
 mod faulty;
 pub mod scsi;

@@ -1,0 +1,203 @@
+//! Cases of several callers at once, and counters for several processes.
+
+use std::thread;
+
+use super::{Context, Finding, Verdict, broken};
+use crate::device::{BlockDevice, DeviceError, Failure};
+use crate::dice::Dice;
+use crate::sync::AtomicU64;
+use crate::sync::Ordering::Relaxed;
+
+/// The counter in a block's first eight bytes.
+///
+/// # Errors
+/// What the device answers.
+pub fn counter(device: &dyn BlockDevice, lba: u64) -> Result<u64, DeviceError> {
+    let mut block = vec![0; device.block_bytes()];
+    device.read(lba, &mut block)?;
+    Ok(count_of(&block))
+}
+
+fn count_of(block: &[u8]) -> u64 {
+    block.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+/// A block with a count in it, which all its bytes depend on.
+fn counted(count: u64, bytes: usize) -> Vec<u8> {
+    let mut dice = Dice::new(count, 0);
+    let mut block = count.to_le_bytes().to_vec();
+    while block.len() < bytes {
+        block.extend(dice.throw().to_le_bytes());
+    }
+    block.truncate(bytes);
+    block
+}
+
+/// Whether a block is whole: zeros, or one that [`counted`] made.
+fn is_whole(block: &[u8]) -> bool {
+    block.iter().all(|byte| *byte == 0) || block == counted(count_of(block), block.len())
+}
+
+/// Increments the counter of a block so often, beside others who do, in this process or another; how often it did. The
+/// sum of what all of them give is the counter's growth, or updates were lost.
+///
+/// # Errors
+/// What the device answers, but for miscompares, after which it goes on with what was found; [`Failure::Corrupt`] if a block was found that no
+/// one has written.
+pub fn contend(device: &dyn BlockDevice, lba: u64, increments: u64) -> Result<u64, DeviceError> {
+    let mut current = vec![0; device.block_bytes()];
+    device.read(lba, &mut current)?;
+    let mut done = 0;
+    while done < increments {
+        if !is_whole(&current) {
+            let what = format!("block {lba} holds what nobody wrote, beginning with count {}", count_of(&current));
+            return Err(DeviceError::failed(Failure::Corrupt, what));
+        }
+        match device.compare_and_write(lba, &current, &counted(count_of(&current) + 1, current.len())) {
+            Ok(()) => {
+                done += 1;
+                current = counted(count_of(&current) + 1, current.len());
+            }
+            Err(DeviceError::Miscompare(miscompare)) => {
+                let same = miscompare.found.get(miscompare.offset) == current.get(miscompare.offset);
+                if miscompare.found.len() != current.len() || same {
+                    let what = format!("a miscompare of block {lba} shows no difference at {}", miscompare.offset);
+                    return Err(DeviceError::failed(Failure::Corrupt, what));
+                }
+                current.copy_from_slice(&miscompare.found);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// Runs `work` in threads, each with its number; the first finding of any.
+fn in_threads(threads: usize, work: impl Fn(usize) -> Verdict + Sync) -> Verdict {
+    thread::scope(|scope| {
+        let work = &work;
+        let running: Vec<_> = (0..threads).map(|number| scope.spawn(move || work(number))).collect();
+        let mut verdict = Ok(());
+        for thread in running {
+            let its = thread.join().unwrap_or_else(|_| broken("the device panicked"));
+            verdict = verdict.and(its);
+        }
+        verdict
+    })
+}
+
+fn found(lba: u64, error: DeviceError) -> Finding {
+    Finding::Broken(format!("counting in block {lba}: {error}"))
+}
+
+pub(super) fn one_counter(context: &Context<'_>) -> Verdict {
+    let (device, lba) = (context.device, context.middle());
+    let sum = AtomicU64::new(0);
+    in_threads(context.threads, |_| {
+        let done = contend(device, lba, context.increments).map_err(|error| found(lba, error))?;
+        sum.fetch_add(done, Relaxed);
+        Ok(())
+    })?;
+    let (sum, counter) = (sum.load(Relaxed), counter(device, lba).map_err(|error| found(lba, error))?);
+    match counter == sum {
+        true => Ok(()),
+        false => broken(format!("{sum} increments of block {lba} succeeded, but its counter is {counter}")),
+    }
+}
+
+pub(super) fn many_counters(context: &Context<'_>) -> Verdict {
+    let (device, first, count) = (context.device, context.region.first_lba, context.region.blocks.min(4));
+    let sums: Vec<AtomicU64> = (0..count).map(|_| AtomicU64::new(0)).collect();
+    in_threads(context.threads, |number| {
+        let mut dice = Dice::new(number as u64, 1);
+        for _ in 0..context.increments {
+            let block = dice.below(count);
+            let done = contend(device, first + block, 1).map_err(|error| found(first + block, error))?;
+            sums[block as usize].fetch_add(done, Relaxed);
+        }
+        Ok(())
+    })?;
+    for (lba, sum) in (first..).zip(sums) {
+        let (sum, counter) = (sum.load(Relaxed), counter(device, lba).map_err(|error| found(lba, error))?);
+        if counter != sum {
+            return broken(format!("{sum} increments of block {lba} succeeded, but its counter is {counter}"));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn never_torn(context: &Context<'_>) -> Verdict {
+    let (device, lba, bytes) = (context.device, context.middle(), context.block_bytes());
+    let writers_left = AtomicU64::new(context.threads as u64);
+    in_threads(context.threads + 1, |number| {
+        if number > 0 {
+            // One half of them write, the other compare and write.
+            let done = match number % 2 {
+                0 => contend(device, lba, context.increments).map(|_| ()),
+                _ => (0..context.increments).try_for_each(|count| device.write(lba, &counted(count << 8, bytes))),
+            };
+            writers_left.fetch_add(u64::MAX, Relaxed);
+            return done.map_err(|error| found(lba, error));
+        }
+        let mut block = vec![0; bytes];
+        loop {
+            let last = writers_left.load(Relaxed) == 0;
+            device.read(lba, &mut block).map_err(|error| found(lba, error))?;
+            if !is_whole(&block) {
+                return broken(format!("block {lba} was read torn, beginning with count {}", count_of(&block)));
+            }
+            if last {
+                return Ok(());
+            }
+        }
+    })
+}
+
+/// Of one block, one caller changes the first half by compare-and-write, the other writes blocks of a new second half, and
+/// reads them back: a compare-and-write that let a plain write fall between its compare and its write, undoes that write.
+pub(super) fn plain_writes(context: &Context<'_>) -> Verdict {
+    if !context.plain_writes_excluded {
+        return Err(Finding::NotApplicable("the device is said not to exclude plain writes".into()));
+    }
+    let (device, lba) = (context.device, context.middle());
+    let done = AtomicU64::new(0);
+    in_threads(2, |number| {
+        if number == 0 {
+            let result = write_and_look(context, lba);
+            done.store(1, Relaxed);
+            return result;
+        }
+        let mut current = vec![0u8; context.block_bytes()];
+        while done.load(Relaxed) == 0 {
+            let mut new = current.clone();
+            new[0] = new[0].wrapping_add(1);
+            match device.compare_and_write(lba, &current, &new) {
+                Ok(()) => current = new,
+                Err(DeviceError::Miscompare(it)) if it.found.len() == current.len() => {
+                    current.copy_from_slice(&it.found)
+                }
+                Err(error) => return Err(found(lba, error)),
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Where the plain writer's number lies.
+const NUMBER_AT: std::ops::Range<usize> = 256..264;
+
+fn write_and_look(context: &Context<'_>, lba: u64) -> Verdict {
+    let mut block = vec![0; context.block_bytes()];
+    for number in 1..=4 * context.increments {
+        block[NUMBER_AT].copy_from_slice(&number.to_le_bytes());
+        context.write(lba, &block)?;
+        let now = context.read(lba, 1)?;
+        if now[NUMBER_AT] != block[NUMBER_AT] {
+            let earlier = now[NUMBER_AT].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+            return broken(format!(
+                "write {number} of block {lba} was undone by a compare-and-write that had compared before it: {earlier} is there"
+            ));
+        }
+    }
+    Ok(())
+}
