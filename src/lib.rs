@@ -13,6 +13,7 @@
 //! | update blocks | [`Store::compare_and_write`], [`Store::write`], [`Writer`] |
 //! | tell others that you live | [`Store::word`] |
 //! | use any device with compare-and-write | [`device::BlockDevice`] |
+//! | use a SCSI disk | [`device::scsi::Disk`] |
 //! | check and mend a store | [`Store::check`], [`Store::open_exclusive`], [`Store::repair`] |
 //!
 //! Stores in files need Linux on a 64-bit little-endian machine; elsewhere those functions do not exist. What is

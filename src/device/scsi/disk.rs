@@ -116,7 +116,7 @@ impl<T: Transport, E: Environment> Disk<T, E> {
             compare_and_write_blocks_max: u32::from(probe.compare_and_write_blocks_max()).min(images_max),
             caching: caching(probe.force_unit_access),
             compare_and_write_caching: caching(compare_and_write_fua),
-            troubles: Mutex::new(Troubles::default()),
+            troubles: Mutex::default(),
             session,
             probe,
         })
