@@ -14,6 +14,7 @@
 //! | tell others that you live | [`Store::word`] |
 //! | use any device with compare-and-write | [`device::BlockDevice`] |
 //! | know for certain what came of one | [`ats::Ats`] |
+//! | use a SCSI disk | [`device::scsi::Disk`] |
 //! | check and mend a store | [`Store::check`], [`Store::open_exclusive`], [`Store::repair`] |
 //!
 //! Stores in files need Linux on a 64-bit little-endian machine; elsewhere those functions do not exist. What is

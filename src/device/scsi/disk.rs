@@ -25,6 +25,8 @@ use crate::sync::Mutex;
 /// A compare-and-write that finds another image than expected reads the blocks right afterwards, to show them. If others
 /// update them in between, that is what they hold then; if others have put back what was expected, it is sent again.
 ///
+/// See [the module](super) for what each answer of the disk means.
+///
 /// ```no_run
 /// # #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -115,7 +117,7 @@ impl<T: Transport, E: Environment> Disk<T, E> {
             compare_and_write_blocks_max: u32::from(probe.compare_and_write_blocks_max()).min(images_max),
             caching: caching(probe.force_unit_access),
             compare_and_write_caching: caching(compare_and_write_fua),
-            troubles: Mutex::new(Troubles::default()),
+            troubles: Mutex::default(),
             session,
             probe,
         })
@@ -166,7 +168,7 @@ impl<T: Transport, E: Environment> Disk<T, E> {
             troubles.unchecked
         };
         if unchecked {
-            self.look_again()?;
+            self.check_again()?;
         }
         self.session.send(command, data, &|sense| self.notice(sense))
     }
@@ -185,14 +187,23 @@ impl<T: Transport, E: Environment> Disk<T, E> {
             self.troubles().write_lost = Some(*sense);
         }
         // The medium, the capacity, the INQUIRY data changed.
-        if !sense.deferred && attention(&[(0x28, 0x00), (0x2a, 0x09), (0x3f, 0x03)]) {
+        if attention(&[(0x28, 0x00), (0x2a, 0x09), (0x3f, 0x03)]) {
             self.troubles().unchecked = true;
-            self.look_again()?;
+            self.check_again()?;
         }
         Ok(())
     }
 
-    /// Whether it is still the disk that was opened.
+    /// Whether it is still the disk that was opened. Whatever comes of it, the command that is waiting was not begun.
+    fn check_again(&self) -> Result<(), DeviceError> {
+        self.look_again().map_err(|error| match error {
+            DeviceError::OutcomeUnknown { .. } => {
+                DeviceError::failed(Failure::Io, ScsiError::Unchecked { source: error.into() })
+            }
+            error => error,
+        })
+    }
+
     fn look_again(&self) -> Result<(), DeviceError> {
         let (before, now) = (self.probe.capacity, self.session.capacity()?);
         let designator = match &self.probe.designator {

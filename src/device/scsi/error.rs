@@ -98,6 +98,12 @@ pub enum ScsiError {
         /// What the disk says about it.
         sense: Sense,
     },
+    /// The disk said that it had changed, and did not answer when it was looked at. The command was not sent.
+    #[error("the disk said that it changed, and could not be looked at: {source}")]
+    Unchecked {
+        /// What became of that.
+        source: Box<DeviceError>,
+    },
     /// The disk was exchanged, or its size was changed, after it was opened.
     #[error("no longer the disk that was opened: {what}; open it anew")]
     Changed {

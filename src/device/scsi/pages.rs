@@ -274,7 +274,10 @@ mod tests {
         let long = descriptor(0, 3, &[0x60, 1, 0x40, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
         let port = descriptor(1, 3, &[0x61; 16]);
         let wrong = descriptor(0, 3, &[0x62; 15]);
-        let mut all = vec![port, wrong, vendor, name, uuid, eui, short, long];
+        let none = descriptor(0, 1, b"");
+        let mut all = vec![port, wrong, none, vendor, name, uuid, eui, short, long];
+        let reversed: Vec<_> = all.iter().rev().cloned().collect();
+        assert_eq!(designator(&identification(&reversed)), designator(&identification(&all)));
         let mut found = Vec::new();
         while let Some(best) = designator(&identification(&all)) {
             found.push(best);
@@ -285,7 +288,7 @@ mod tests {
         let expected =
             [naa, "naa.5001020304050607", "eui.0202020202020202", &uuid, "iqn.2003-01.org:f0", "t10.LIO-ORG f0:8fe8"];
         assert_eq!(found, expected);
-        assert_eq!(all.len(), 2, "a port's name and a wrong length are none");
+        assert_eq!(all.len(), 3, "a port's name, a wrong length and an empty name are none");
     }
 
     #[test]

@@ -94,8 +94,9 @@ pub enum ReportedOffset {
 ///
 /// The last block is read, and then compared with an image that no one can hold: three quarters of it are random, and one byte
 /// differs from what was read. What would be written is what was read. So a disk that compares writes nothing, whatever
-/// others write meanwhile; and one that does not compare writes what the block holds already. (A command of 0 blocks would
-/// change nothing either, but proves only that the command is known.)
+/// others write meanwhile; and one that does not compare writes what the block held a moment before. (That could undo what
+/// another host writes in that moment, as all compare-and-writes on such a disk can. A command of 0 blocks could not, but
+/// proves only that the command is known.)
 ///
 /// # Errors
 /// [`DeviceError::Failed`]: with [`Failure::Unsupported`] for what is no disk, or has blocks of a length that is no power of two

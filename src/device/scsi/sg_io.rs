@@ -20,6 +20,9 @@ use crate::device::{DeviceError, Failure};
 /// `CAP_SYS_RAWIO`. It does so on partitions and logical volumes, too, and then the block numbers are those of the disk
 /// below: so these are refused, as is all that `/sys` does not show to be a whole disk, or multipath to one.
 ///
+/// What is read and written so goes past the page cache: whoever uses the disk through that, a mounted file system or
+/// `dd`, sees and keeps old blocks.
+///
 /// `/dev/sgX` stands for the block device of the same disk. On its own it will not do: when the thread gets a signal, or is
 /// stopped or frozen, the kernel lets go of the command and sends it once more.
 #[derive(Debug)]
@@ -291,8 +294,7 @@ fn submit(descriptor: RawFd, command: &Cdb, data: Data<'_>, timeout: Duration) -
         dxferp,
         cmdp: cdb.as_ptr(),
         sbp: sense.as_mut_ptr(),
-        // 0 would mean the kernel's own.
-        timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).clamp(1, i32::MAX as u32),
+        timeout_ms: in_ms(timeout),
         flags: 0,
         pack_id: 0,
         usr_ptr: ptr::null_mut(),
@@ -316,6 +318,11 @@ fn submit(descriptor: RawFd, command: &Cdb, data: Data<'_>, timeout: Duration) -
     }
     let sense = sense[..usize::from(header.sb_len_wr.min(SENSE_BYTES))].to_vec();
     answered(&header, sense, bytes)
+}
+
+/// A time as the kernel takes it: 0 would mean its own, and it counts in signed ticks.
+fn in_ms(timeout: Duration) -> u32 {
+    u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).clamp(1, i32::MAX as u32)
 }
 
 fn not_sent(failure: Failure, source: SgIoError) -> TransportError {
@@ -461,6 +468,18 @@ mod tests {
         }
         let text = refused(io::Error::from_raw_os_error(libc::EPERM)).to_string();
         assert!(text.contains("CAP_SYS_RAWIO"), "{text}");
+    }
+
+    #[test]
+    fn no_time_is_taken_for_the_kernels_own() {
+        for (timeout, expected_ms) in [
+            (Duration::ZERO, 1),
+            (Duration::from_micros(999), 1),
+            (Duration::from_secs(30), 30_000),
+            (Duration::from_secs(u64::MAX), i32::MAX as u32),
+        ] {
+            assert_eq!(in_ms(timeout), expected_ms);
+        }
     }
 
     /// A device number as the kernel packs it.

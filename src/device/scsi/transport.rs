@@ -9,7 +9,7 @@ use super::cdb::Cdb;
 use super::sense::Sense;
 use crate::device::{BoxError, Failure};
 
-/// Carries commands to one logical unit: [`SgIo`](super::SgIo) through Linux, others through a network.
+/// Carries commands to one logical unit: `SgIo` through Linux, others through a network.
 ///
 /// Who implements it promises to send a command once at most. One that is sent twice unseen finds its own write, and reports
 /// a miscompare though it was done.

@@ -99,7 +99,8 @@ impl Verdict {
         }
     }
 
-    /// Write protection is the disk's as a whole. Room on a thin disk may end in the middle of several blocks (SBC-4, 4.7.3.6).
+    /// Write protection is the disk's as a whole with 27/00 to 27/06. All else may be some blocks' alone, and be met in the middle
+    /// of several: a zone that is read-only, no room on a thin disk (SBC-4, 4.7.3.6).
     fn of_data_protect(command: &Cdb, sense: Sense) -> Self {
         if !command.changes_blocks() {
             return Self::Failed(Failure::Io);
@@ -107,7 +108,7 @@ impl Verdict {
         match (sense.code.code, sense.code.qualifier) {
             (0x27, 0x07) if command.blocks() == 1 => Self::Failed(Failure::NoSpace),
             (0x27, 0x07) => Self::Unknown,
-            (0x27, _) => Self::Failed(Failure::ReadOnly),
+            (0x27, 0x00..=0x06) => Self::Failed(Failure::ReadOnly),
             _ if command.blocks() == 1 => Self::Failed(Failure::ReadOnly),
             _ => Self::Unknown,
         }

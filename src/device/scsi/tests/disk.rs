@@ -440,16 +440,17 @@ fn a_cache_that_lost_its_power_lost_writes_unless_they_went_through() {
 
 #[test]
 fn a_disk_without_the_command_to_flush_needs_none_where_writes_go_through() {
-    for (force_unit_access, mode, flushes) in [
-        (true, None, true),
-        (false, None, false),
-        (false, Some((0x00, 0x04)), false),
-        (false, Some((0x00, 0x00)), true),
+    for (force_unit_access, compare_and_write_fua, mode, flushes) in [
+        (true, true, None, true),
+        (true, false, None, false),
+        (false, false, None, false),
+        (false, false, Some((0x00, 0x04)), false),
+        (false, false, Some((0x00, 0x00)), true),
     ] {
         let fake = Fake::with(|disk| {
             disk.synchronizes = false;
             disk.force_unit_access = force_unit_access;
-            disk.compare_and_write_fua = force_unit_access;
+            disk.compare_and_write_fua = compare_and_write_fua;
             disk.mode = mode;
         });
         let flushed = fake.open().flush();
@@ -491,6 +492,9 @@ fn a_disk_that_only_grew_is_used_on() {
     fake.trick(WRITE_16, Trick::Answer(check(0x6, 0x2a, 0x09)));
     disk.write(0, &block(1)).unwrap();
     assert_eq!((disk.block_count(), fake.block(0)), (BLOCKS as u64, block(1)));
+    fake.take_log();
+    disk.write(0, &block(2)).unwrap();
+    assert_eq!(fake.take_codes(), [WRITE_16], "it was looked at once");
 }
 
 #[test]
@@ -500,7 +504,13 @@ fn a_disk_that_may_have_changed_is_looked_at_before_the_next_command() {
     fake.settings().naa[15] ^= 1;
     fake.trick(WRITE_16, Trick::Answer(check(0x6, 0x3f, 0x03)));
     fake.trick(0x9e, Trick::NoAnswer);
-    disk.write(0, &block(1)).unwrap_err();
+    let error = disk.write(0, &block(1)).unwrap_err();
+    assert_eq!(error.failure(), Some(Failure::Io), "the write was not begun");
+    assert!(matches!(cause(&error), ScsiError::Unchecked { .. }), "{error}");
+    let error = disk.write(0, &block(1)).unwrap_err();
+    assert!(matches!(cause(&error), ScsiError::Changed { .. }), "{error}");
+    // Back or not: what happened to it in between nobody knows.
+    fake.settings().naa[15] ^= 1;
     let error = disk.write(0, &block(1)).unwrap_err();
     assert!(matches!(cause(&error), ScsiError::Changed { .. }), "{error}");
     assert!(fake.settings().blocks.iter().all(|byte| *byte == 0));

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::device::scsi::{Cdb, Completion, Data, DiskOptions, Status, Transport, TransportError, opcode};
 use crate::device::{DeviceError, Failure, first_difference};
 use crate::environment::Environment;
-use crate::sync::{Mutex, MutexGuard};
 
 use super::super::Disk;
 

@@ -1,11 +1,14 @@
 //! What is found out of a disk, and that it is found out without changing it.
 
+use std::time::Duration;
+
 use super::fake::{BLOCKS, Clock, Fake, Settings, Trick, check};
 use crate::device::scsi::opcode::{COMPARE_AND_WRITE, INQUIRY, READ_16, TEST_UNIT_READY, WRITE_16};
 use crate::device::scsi::{
     BlockLimits, Completion, DiskOptions, Mode, Probe, Proof, ReportedOffset, ScsiError, Status, probe_with,
 };
 use crate::device::{BlockDevice, DeviceError, Failure};
+use crate::environment::Environment;
 
 /// Probes a disk with something in its blocks, and looks whether it is still there.
 fn probe(fake: &Fake) -> Result<Probe, DeviceError> {
@@ -161,6 +164,55 @@ fn what_could_not_be_found_out_is_claimed_only() {
 }
 
 #[test]
+fn a_disk_that_goes_away_meanwhile_is_not_opened() {
+    let fake = Fake::new();
+    fake.trick(COMPARE_AND_WRITE, Trick::NotSent(Failure::Unreachable));
+    assert_eq!(fake.try_open().unwrap_err().failure(), Some(Failure::Unreachable));
+}
+
+#[test]
+fn what_the_system_does_not_let_one_ask_is_not_known() {
+    let fake = Fake::new();
+    fake.trick(0xa3, Trick::NotSent(Failure::ReadOnly));
+    fake.trick(COMPARE_AND_WRITE, Trick::NotSent(Failure::ReadOnly));
+    let probe = probe(&fake).unwrap();
+    assert_eq!(probe.compare_and_write_listed, None);
+    assert!(matches!(probe.compare_and_write, Proof::NotKnown { .. }));
+}
+
+#[test]
+fn a_command_refused_without_force_unit_access_is_not_sent_again() {
+    let fake = Fake::with(|disk| {
+        disk.force_unit_access = false;
+        disk.compare_and_write = Some(0);
+    });
+    assert_eq!(probe(&fake).unwrap().compare_and_write, Proof::Unsupported);
+    assert_eq!(fake.take_codes().iter().filter(|code| **code == COMPARE_AND_WRITE).count(), 1);
+}
+
+/// Dice that show what a fresh disk holds.
+struct NoDice;
+
+impl Environment for NoDice {
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn sleep(&self, _time: Duration) {}
+
+    fn random(&self) -> u128 {
+        0
+    }
+}
+
+#[test]
+fn the_image_of_nobody_differs_from_the_block_whatever_the_dice_show() {
+    let fake = Fake::new();
+    let probe = probe_with(&fake, NoDice, DiskOptions::default()).unwrap();
+    assert_eq!(probe.compare_and_write, works(ReportedOffset::Right));
+}
+
+#[test]
 fn without_the_proof_nothing_is_sent_that_could_write() {
     let fake = Fake::new();
     let options = DiskOptions { prove_compare_and_write: false, ..DiskOptions::default() };
@@ -214,4 +266,8 @@ fn a_capacity_that_is_cut_off_is_no_capacity() {
     let fake = Fake::new();
     fake.trick(0x9e, Trick::Residual(20));
     assert!(fake.try_open().is_ok());
+    // Nor is one of which more is missing than was asked for.
+    let fake = Fake::new();
+    fake.trick(0x9e, Trick::Residual(1000));
+    assert_eq!(fake.try_open().unwrap_err().failure(), Some(Failure::Corrupt));
 }

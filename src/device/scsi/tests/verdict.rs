@@ -88,6 +88,8 @@ fn sense_data() {
         (0x6, 0x29, 0x00, [Again; 5]),
         (0x6, 0x2f, 0x00, [Again; 5]),
         (0x7, 0x27, 0x00, [Failed(Io), Failed(ReadOnly), Failed(ReadOnly), Failed(ReadOnly), Failed(Io)]),
+        (0x7, 0x27, 0x06, [Failed(Io), Failed(ReadOnly), Failed(ReadOnly), Failed(ReadOnly), Failed(Io)]),
+        (0x7, 0x27, 0x08, [Failed(Io), Failed(ReadOnly), Unknown, Failed(ReadOnly), Failed(Io)]),
         (0x7, 0x27, 0x07, [Failed(Io), Failed(NoSpace), Unknown, Failed(NoSpace), Failed(Io)]),
         (0x7, 0x74, 0x71, [Failed(Io), Failed(ReadOnly), Unknown, Failed(ReadOnly), Failed(Io)]),
         (0x8, 0x00, 0x00, begun(Io)),
