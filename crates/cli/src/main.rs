@@ -4,6 +4,7 @@ mod blocks;
 mod caw;
 mod check;
 mod cluster;
+mod conformance;
 mod create_info;
 mod demo;
 mod durable;
@@ -72,6 +73,7 @@ enum Command {
     Sync(durable::SyncArgs),
     Check(check::CheckArgs),
     Probe(probe::ProbeArgs),
+    Conformance(conformance::ConformanceArgs),
     Cluster(cluster::ClusterArgs),
     Lease(lease::LeaseArgs),
     Run(run::RunArgs),
@@ -99,6 +101,7 @@ fn main() -> ExitCode {
         Command::Sync(args) => durable::sync(args, &output),
         Command::Check(args) => check::check(args, &output),
         Command::Probe(args) => probe::probe(args, &output),
+        Command::Conformance(args) => conformance::conformance(args, &output),
         Command::Cluster(args) => cluster::run(args, &output),
         Command::Lease(args) => lease::run(args, &output),
         Command::Run(args) => run::run(args, &output),

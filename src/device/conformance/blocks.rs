@@ -34,7 +34,7 @@ pub(super) fn written_alone(context: &Context<'_>) -> Verdict {
         context.write(lba, image)?;
     }
     for block in [0, count / 2, count - 1] {
-        let new = context.image(200 + block as u8);
+        let new = context.image(128 + block as u8);
         context.replace(first + block, &images[block as usize], &new)?;
         images[block as usize] = new;
         context.holds(first, &images.concat(), &format!("after a compare-and-write of block {}", first + block))?;

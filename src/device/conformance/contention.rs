@@ -38,6 +38,9 @@ fn is_whole(block: &[u8]) -> bool {
     block.iter().all(|byte| *byte == 0) || block == counted(count_of(block), block.len())
 }
 
+/// So many miscompares in a row are no contention: of those who contend, somebody succeeds each time.
+const IN_VAIN_MAX: u32 = 100_000;
+
 /// Increments the counter of a block so often, beside others who do, in this process or another; how often it did. The
 /// sum of what all of them give is the counter's growth, or updates were lost.
 ///
@@ -47,15 +50,21 @@ fn is_whole(block: &[u8]) -> bool {
 pub fn contend(device: &dyn BlockDevice, lba: u64, increments: u64) -> Result<u64, DeviceError> {
     let mut current = vec![0; device.block_bytes()];
     device.read(lba, &mut current)?;
-    let mut done = 0;
+    let (mut done, mut in_vain) = (0, 0);
     while done < increments {
+        if in_vain == IN_VAIN_MAX {
+            let what = format!(
+                "{IN_VAIN_MAX} miscompares of block {lba} one after the other, each with what was found before"
+            );
+            return Err(DeviceError::failed(Failure::Corrupt, what));
+        }
         if !is_whole(&current) {
             let what = format!("block {lba} holds what nobody wrote, beginning with count {}", count_of(&current));
             return Err(DeviceError::failed(Failure::Corrupt, what));
         }
         match device.compare_and_write(lba, &current, &counted(count_of(&current) + 1, current.len())) {
             Ok(()) => {
-                done += 1;
+                (done, in_vain) = (done + 1, 0);
                 current = counted(count_of(&current) + 1, current.len());
             }
             Err(DeviceError::Miscompare(miscompare)) => {
@@ -65,6 +74,7 @@ pub fn contend(device: &dyn BlockDevice, lba: u64, increments: u64) -> Result<u6
                     return Err(DeviceError::failed(Failure::Corrupt, what));
                 }
                 current.copy_from_slice(&miscompare.found);
+                in_vain += 1;
             }
             Err(error) => return Err(error),
         }
@@ -160,10 +170,10 @@ pub(super) fn plain_writes(context: &Context<'_>) -> Verdict {
         return Err(Finding::NotApplicable("the device is said not to exclude plain writes".into()));
     }
     let (device, lba) = (context.device, context.middle());
-    let done = AtomicU64::new(0);
+    let (attempts, done) = (AtomicU64::new(0), AtomicU64::new(0));
     in_threads(2, |number| {
         if number == 0 {
-            let result = write_and_look(context, lba);
+            let result = write_and_look(context, lba, &attempts);
             done.store(1, Relaxed);
             return result;
         }
@@ -171,12 +181,17 @@ pub(super) fn plain_writes(context: &Context<'_>) -> Verdict {
         while done.load(Relaxed) == 0 {
             let mut new = current.clone();
             new[0] = new[0].wrapping_add(1);
-            match device.compare_and_write(lba, &current, &new) {
+            let answer = device.compare_and_write(lba, &current, &new);
+            attempts.fetch_add(1, Relaxed);
+            match answer {
                 Ok(()) => current = new,
                 Err(DeviceError::Miscompare(it)) if it.found.len() == current.len() => {
                     current.copy_from_slice(&it.found)
                 }
-                Err(error) => return Err(found(lba, error)),
+                Err(error) => {
+                    attempts.store(u64::MAX, Relaxed);
+                    return Err(found(lba, error));
+                }
             }
         }
         Ok(())
@@ -186,9 +201,12 @@ pub(super) fn plain_writes(context: &Context<'_>) -> Verdict {
 /// Where the plain writer's number lies.
 const NUMBER_AT: std::ops::Range<usize> = 256..264;
 
-fn write_and_look(context: &Context<'_>, lba: u64) -> Verdict {
+fn write_and_look(context: &Context<'_>, lba: u64, attempts: &AtomicU64) -> Verdict {
     let mut block = vec![0; context.block_bytes()];
-    for number in 1..=4 * context.increments {
+    let mut number = 0u64;
+    // Until both have done enough for the two to meet.
+    while number < context.increments || attempts.load(Relaxed) < context.increments {
+        number += 1;
         block[NUMBER_AT].copy_from_slice(&number.to_le_bytes());
         context.write(lba, &block)?;
         let now = context.read(lba, 1)?;

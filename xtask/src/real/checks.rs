@@ -23,18 +23,38 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 /// The checks: all run in one machine, one after another. `casblock` is the command as it was built here.
 fn checks(casblock: &Path) -> Vec<Check> {
-    let exercise = root().join("xtask/src/real/exercise.sh");
-    let on = |disk| vec!["sh".into(), exercise.as_path().into(), Word::Disk("", disk)];
+    let conformance = |disk, more: &str| {
+        let mut words = vec![casblock.into(), "conformance".into()];
+        words.extend(more.split_whitespace().map(Word::from));
+        words.extend(["--json".into(), Word::Disk("scsi:", disk)]);
+        words
+    };
+    let script = root().join("xtask/src/real/disk.sh");
+    let on = |disk| vec!["sh".into(), script.as_path().into(), casblock.into(), Word::Disk("scsi:", disk)];
     vec![
         Check {
-            name: "the command runs there",
-            words: vec![casblock.into(), "--version".into()],
-            verdict: |ended| {
-                succeeded(ended).and_then(|()| says(ended, concat!("casblock ", env!("CARGO_PKG_VERSION"))))
-            },
+            name: "LIO conforms",
+            // It excludes other compare-and-writes, not plain writes.
+            words: conformance(Disk::Lio, "--processes 4 --plain-writes-not-excluded"),
+            verdict: |ended| conforms(ended, 14),
         },
-        Check { name: "LIO keeps a block", words: on(Disk::Lio), verdict: keeps_a_block },
-        Check { name: "scsi_debug keeps a block", words: on(Disk::ScsiDebug), verdict: keeps_a_block },
+        Check {
+            name: "scsi_debug conforms",
+            words: conformance(Disk::ScsiDebug, "--processes 4"),
+            verdict: |ended| conforms(ended, 15),
+        },
+        Check { name: "the command on LIO", words: on(Disk::Lio), verdict: all_as_said },
+        Check { name: "the command on scsi_debug", words: on(Disk::ScsiDebug), verdict: all_as_said },
+        Check {
+            name: "LIO is found out",
+            words: probe(casblock, Disk::Lio),
+            verdict: |ended| is_found_out(ended, r#""compare_and_write_blocks_claimed":1,"#, r#""right""#),
+        },
+        Check {
+            name: "scsi_debug is found out",
+            words: probe(casblock, Disk::ScsiDebug),
+            verdict: |ended| is_found_out(ended, r#""compare_and_write_blocks_claimed":0,"#, r#""none""#),
+        },
         // What the others rely on: a program that fails is seen to.
         Check {
             name: "a failure is noticed",
@@ -45,6 +65,10 @@ fn checks(casblock: &Path) -> Vec<Check> {
             },
         },
     ]
+}
+
+fn probe(casblock: &Path, disk: Disk) -> Vec<Word> {
+    vec![casblock.into(), "probe".into(), "--json".into(), Word::Disk("scsi:", disk)]
 }
 
 /// Builds the command; gives where it lies.
@@ -72,8 +96,31 @@ fn says(ended: &Ended, expected: &str) -> Result<(), String> {
     }
 }
 
-fn keeps_a_block(ended: &Ended) -> Result<(), String> {
-    succeeded(ended).and_then(|()| says(ended, "131072 blocks"))
+/// The device keeps so many promises, and breaks none.
+fn conforms(ended: &Ended, promises: u64) -> Result<(), String> {
+    succeeded(ended)?;
+    let kept = ended.stdout.matches(r#""result":"passed""#).count() as u64;
+    match (kept >= promises, ended.stdout.contains(r#""broken":0}"#)) {
+        (true, true) => Ok(()),
+        _ => Err(format!("{kept} promises were kept, {promises} at least are expected")),
+    }
+}
+
+/// The script came to its end.
+fn all_as_said(ended: &Ended) -> Result<(), String> {
+    succeeded(ended).and_then(|()| says(ended, "all as said"))
+}
+
+/// Compare-and-write was tried, and claim and offset are what this target is known for.
+fn is_found_out(ended: &Ended, claim: &str, offset: &str) -> Result<(), String> {
+    succeeded(ended)?;
+    let offset = format!(r#""miscompare_offset":{offset}"#);
+    for expected in [r#""compare_and_write":"works""#, claim, &offset] {
+        if !ended.stdout.contains(expected) {
+            return Err(format!("{expected} is not said of it"));
+        }
+    }
+    Ok(())
 }
 
 /// A machine that does not come to its end, which must be noticed.
@@ -200,12 +247,23 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_kept_only_if_all_is_well() {
-        let all = "1+0 records in\n131072 blocks\n";
-        assert_eq!(keeps_a_block(&ended(Some(0), all)), Ok(()));
-        assert!(keeps_a_block(&ended(Some(1), all)).is_err());
-        assert!(keeps_a_block(&ended(None, all)).is_err());
-        assert!(keeps_a_block(&ended(Some(0), "131073 blocks\n")).is_err());
+    fn a_disk_conforms_only_if_enough_promises_are_kept() {
+        let kept = "{\"case\":\"zeros\",\"result\":\"passed\"}\n".repeat(2);
+        let all = format!("{kept}{{\"target\":\"scsi:/dev/sda\",\"passed\":2,\"broken\":0}}\n");
+        assert_eq!(conforms(&ended(Some(0), &all), 2), Ok(()));
+        assert!(conforms(&ended(Some(0), &all), 3).is_err());
+        assert!(conforms(&ended(Some(1), &all), 2).is_err());
+        assert!(conforms(&ended(None, &all), 2).is_err());
+        assert!(conforms(&ended(Some(0), &kept), 2).is_err());
+    }
+
+    #[test]
+    fn what_a_probe_must_say() {
+        let said = r#"{"compare_and_write":"works","claimed":1,"miscompare_offset":"right"}"#;
+        assert_eq!(is_found_out(&ended(Some(0), said), r#""claimed":1"#, r#""right""#), Ok(()));
+        assert!(is_found_out(&ended(Some(0), said), r#""claimed":0"#, r#""right""#).is_err());
+        assert!(is_found_out(&ended(Some(0), said), r#""claimed":1"#, r#""none""#).is_err());
+        assert!(is_found_out(&ended(Some(1), said), r#""claimed":1"#, r#""right""#).is_err());
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub fn all() -> [Suite; 12] {
         suite("kills", 5, Libtest, &[Need::Cc], kills),
         suite("power cuts", 8, Libtest, &[Need::Cc], power_cuts),
         suite("ignored long tests", 2, Libtest, &[Need::Cc], ignored_long_tests),
-        suite("real targets", 8, Libtest, &[Need::Cc, Need::UserModeLinux], real_targets),
+        suite("real targets", 11, Libtest, &[Need::Cc, Need::UserModeLinux], real_targets),
         suite("package", 1, One, &[Need::Cc], package),
     ]
 }

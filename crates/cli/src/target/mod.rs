@@ -56,6 +56,13 @@ pub struct Consent {
     i_know_what_is_on_it: bool,
 }
 
+impl Consent {
+    /// Whether it was given.
+    pub fn is_given(self) -> bool {
+        self.i_know_what_is_on_it
+    }
+}
+
 /// An open target.
 pub enum Device {
     /// A store.
