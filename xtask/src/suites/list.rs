@@ -75,7 +75,7 @@ const fn suite(
 }
 
 /// All suites, in the order they are run: what fails fast comes first.
-pub fn all() -> [Suite; 12] {
+pub fn all() -> [Suite; 13] {
     use Cases::{Libtest, One};
     [
         suite("fmt", 1, One, &[Need::Rustfmt], fmt),
@@ -88,6 +88,7 @@ pub fn all() -> [Suite; 12] {
         suite("kills", 5, Libtest, &[Need::Cc], kills),
         suite("power cuts", 8, Libtest, &[Need::Cc], power_cuts),
         suite("ignored long tests", 2, Libtest, &[Need::Cc], ignored_long_tests),
+        suite("simulation", 1, Libtest, &[Need::Cc], simulation),
         suite("real targets", 11, Libtest, &[Need::Cc, Need::UserModeLinux], real_targets),
         suite("package", 1, One, &[Need::Cc], package),
     ]
@@ -158,6 +159,10 @@ fn power_cuts(log: &mut Log) -> Result<bool> {
 
 fn ignored_long_tests(log: &mut Log) -> Result<bool> {
     log.run(&mut cargo("test --release -p casblock-cli --tests --no-fail-fast -- --ignored --test-threads 1"))
+}
+
+fn simulation(log: &mut Log) -> Result<bool> {
+    log.run(&mut cargo("test --release -p casblock --test simulation --no-fail-fast -- --ignored --nocapture"))
 }
 
 fn real_targets(log: &mut Log) -> Result<bool> {
