@@ -15,6 +15,8 @@
 //! | use any device with compare-and-write | [`device::BlockDevice`] |
 //! | know for certain what came of one | [`ats::Ats`] |
 //! | use a SCSI disk | [`device::scsi::Disk`] |
+//! | know who is alive, and who owns what | [`heartbeat::Host`], [`lease::Lease`] |
+//! | test a device of your own | [`device::conformance`], [`device::Faulty`] |
 //! | check and mend a store | [`Store::check`], [`Store::open_exclusive`], [`Store::repair`] |
 //!
 //! Stores in files need Linux on a 64-bit little-endian machine; elsewhere those functions do not exist. What is
@@ -34,6 +36,9 @@ pub use sync::{Stored, Watch, watched};
 
 #[cfg(not(loom))]
 pub mod ats;
+#[cfg(loom)]
+#[path = "heartbeat/beat.rs"]
+pub mod beat;
 #[cfg(not(loom))]
 pub mod device;
 #[cfg(not(loom))]

@@ -1,4 +1,4 @@
-//! Block devices: whatever has compare-and-write. A [`Store`](crate::Store) is one, a SCSI disk another.
+//! Block devices: whatever has compare-and-write. A [`Store`] is one, a SCSI disk another.
 //!
 //! This layer knows the stores below it, and nothing of the hosts that share a device.
 
