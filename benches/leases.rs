@@ -30,7 +30,7 @@ fn leases(criterion: &mut Criterion) {
     criterion.bench_function("beat", |bencher| bencher.iter(|| one.beat().expect("it lives")));
     let held: Vec<_> = (0..HELD).map(|lease| one.try_acquire(lease, Mode::Exclusive).expect("it is free")).collect();
     criterion.bench_function("beat, 10,000 leases held", |bencher| bencher.iter(|| one.beat().expect("it lives")));
-    criterion.bench_function("acquire a free lease", |bencher| {
+    criterion.bench_function("acquire a free lease, and release it", |bencher| {
         bencher.iter_batched(
             || one.beat().expect("it lives"),
             |()| one.try_acquire(HELD + 1, Mode::Exclusive).expect("it is free").release(),
