@@ -138,6 +138,21 @@ fn a_host_whose_clock_stood_still_stops_at_its_next_beat() {
     assert!(seen.broken > 100 && seen.losses > 20, "{seen:?}");
 }
 
+/// A world whose disk takes up to four seconds for a request, for all hosts alike, and in which nothing else is wrong.
+fn slow(seed: u64) -> Scenario {
+    let mut faults = Faults::none(seed);
+    faults.delay = Duration::ZERO..Duration::from_secs(2);
+    Scenario { frozen: false, faults, ..frozen(seed) }
+}
+
+#[test]
+fn hosts_on_a_slow_disk_are_late_and_keep_their_leases() {
+    let Worlds { seen, failed } = run_all(0..200, slow);
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!(seen.losses, 0, "{seen:?}");
+    assert!(seen.acquired > 1_000, "{seen:?}");
+}
+
 /// A fault that is planted is found in one of 200 worlds.
 fn is_caught(planted: Planted, world: fn(u64) -> Scenario) {
     let scenario = |seed| Scenario { planted: Some(planted), ..world(seed) };

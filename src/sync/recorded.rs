@@ -168,6 +168,11 @@ pub(crate) struct MutexGuard<'a, T> {
 }
 
 impl<T> Mutex<T> {
+    /// A new one.
+    pub(crate) fn new(value: T) -> Self {
+        Self(std::sync::Mutex::new(value))
+    }
+
     /// Locks it.
     pub(crate) fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
         loop {

@@ -16,6 +16,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use crate::number;
 use crate::output::Output;
+use crate::signals::is_ignored;
 use crate::target::Target;
 
 /// Runs a command only while a lease is held, as flock(1) does, but across hosts, and safely when a holder dies
@@ -183,13 +184,21 @@ fn attend(
             killed = true;
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
-        if let Some(signal) = signals.take() {
-            // A terminal sends Ctrl-C to both; the command may get it twice.
+        if let Some(signal) = signals.take()
+            && !is_from_terminal(signal)
+        {
             let Some(signal) = rustix::process::Signal::from_named_raw(signal.into()) else { bail!("signal {signal}") };
             let _ = rustix::process::kill_process(pid, signal);
         }
         std::thread::sleep(LOOK);
     }
+}
+
+/// Whether a signal is one that the terminal sends to the command as well, as both are in its foreground.
+fn is_from_terminal(signal: u8) -> bool {
+    let by_key = [SIGINT, SIGQUIT].contains(&signal.into());
+    let Some(terminal) = std::fs::File::open("/dev/tty").ok().filter(|_| by_key) else { return false };
+    rustix::termios::tcgetpgrp(&terminal).is_ok_and(|foreground| foreground == rustix::process::getpgrp())
 }
 
 fn exit_code(status: ExitStatus) -> ExitCode {
@@ -203,7 +212,8 @@ struct Signals(Arc<AtomicUsize>);
 impl Signals {
     fn new() -> std::io::Result<Self> {
         let last = Arc::new(AtomicUsize::new(0));
-        for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
+        // One that is ignored stays so, for the command too: nohup(1) relies on it.
+        for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT].into_iter().filter(|signal| !is_ignored(*signal)) {
             signal_hook::flag::register_usize(signal, Arc::clone(&last), signal as usize)?;
         }
         Ok(Self(last))

@@ -56,7 +56,7 @@ impl Interruptible {
 }
 
 /// Whether whoever started this process has told it to ignore the signal.
-fn is_ignored(signal: libc::c_int) -> bool {
+pub fn is_ignored(signal: libc::c_int) -> bool {
     // SAFETY: all zeros are a `sigaction`: a default handler, no flags.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     // SAFETY: with no new action this only writes the present one to `action`.
