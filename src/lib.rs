@@ -13,6 +13,7 @@
 //! | update blocks | [`Store::compare_and_write`], [`Store::write`], [`Writer`] |
 //! | tell others that you live | [`Store::word`] |
 //! | use any device with compare-and-write | [`device::BlockDevice`] |
+//! | know what happened | [`Store::events`], [`Store::event_reader`], [`Store::miscompares`] |
 //! | know for certain what came of one | [`ats::Ats`] |
 //! | use a SCSI disk | [`device::scsi::Disk`] |
 //! | know who is alive, and who owns what | [`heartbeat::Host`], [`lease::Lease`] |
@@ -58,7 +59,8 @@ mod store;
 pub use error::{Error, Miscompare, OpenError};
 #[cfg(not(loom))]
 pub use store::{
-    BlockSize, Check, Comparison, Durability, Durable, DurableWriter, Geometry, Recovery, Repair, Store, Word, Writer,
+    BlockSize, Check, Comparison, Durability, Durable, DurableWriter, Event, EventBatch, EventKind, EventReader,
+    Geometry, Recovery, Repair, Store, Word, Writer,
 };
 #[cfg(all(not(loom), target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
 pub use store::{CreateOptions, OpenOptions};

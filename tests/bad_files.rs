@@ -44,11 +44,18 @@ fn victim() -> Victim {
 }
 
 fn victim_of(durability: Durability) -> Victim {
-    let victim = Victim::new(Geometry::blocks(8).frames(12).words(4).writers(3).durability(durability), |store| {
-        for block in 0..6 {
-            store.write(block, &[block as u8 + 1; 512]).unwrap();
-        }
-    });
+    victim_with(durability, 0)
+}
+
+fn victim_with(durability: Durability, events: u32) -> Victim {
+    let victim = Victim::new(
+        Geometry::blocks(8).frames(12).words(4).writers(3).durability(durability).events(events),
+        |store| {
+            for block in 0..6 {
+                store.write(block, &[block as u8 + 1; 512]).unwrap();
+            }
+        },
+    );
     assert_eq!((0..6).map(|block| victim.cell(block) % 16).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
     victim
 }
@@ -118,11 +125,16 @@ fn folders_fifos_and_devices_are_refused_at_once() {
 
 const DURABILITIES: [Durability; 2] = [Durability::Process, Durability::Power];
 
+/// One of each: with and without a flight recorder.
+fn victims() -> impl Iterator<Item = Victim> {
+    DURABILITIES.into_iter().flat_map(|durability| [0, 8].map(|events| victim_with(durability, events)))
+}
+
 /// Every bit of the superblock counts.
 #[test]
 fn a_superblock_with_any_byte_changed_is_refused() {
     let mut refusals = 0;
-    for victim in DURABILITIES.map(victim_of) {
+    for victim in victims() {
         for offset in 0..SUPERBLOCK_BYTES {
             let sound = victim.sound()[offset];
             let single_bits = (0..8).map(|bit| sound ^ 1 << bit);
@@ -150,7 +162,7 @@ fn a_superblock_with_any_byte_changed_is_refused() {
 /// The bytes between the superblock and the next section mean nothing, and are not looked at.
 #[test]
 fn what_stands_behind_the_superblock_means_nothing() {
-    for victim in DURABILITIES.map(victim_of) {
+    for victim in victims() {
         let junk: Vec<u8> = (SUPERBLOCK_BYTES..4096).map(|offset| offset as u8 | 1).collect();
         victim.put(SUPERBLOCK_BYTES as u64, &junk);
         for open in OPENS {
@@ -164,9 +176,9 @@ fn what_stands_behind_the_superblock_means_nothing() {
 #[test]
 fn a_newer_version_is_named() {
     let victim = victim();
-    for newer in [3, 4, u32::MAX] {
+    for newer in [4, 5, u32::MAX] {
         victim.reseal_with(damage::VERSION, &newer.to_le_bytes());
-        let OpenError::NewerVersion { found, supported: 2, .. } = refused(&victim.path) else {
+        let OpenError::NewerVersion { found, supported: 3, .. } = refused(&victim.path) else {
             panic!("{:?}", refused(&victim.path));
         };
         assert_eq!(found, newer);
@@ -200,6 +212,9 @@ fn well_sealed_nonsense_is_refused() {
         (damage::DURABILITY, small(7).into()),
         (damage::DURABILITY, small(1).into()),
         (damage::VERSION, small(2).into()),
+        (damage::VERSION, small(3).into()),
+        (damage::EVENTS, small(8).into()),
+        (damage::EVENTS, small(u32::MAX).into()),
         (damage::LENGTH_BYTES, wide(8 * 512 + 1).into()),
         (damage::LENGTH_BYTES, wide(u64::MAX).into()),
     ];
@@ -222,6 +237,12 @@ fn well_sealed_nonsense_is_refused() {
     // The other version, and what goes with it: a layout that needs more than there is.
     victim.reseal_with_all(&[(damage::VERSION, &small(2)), (damage::DURABILITY, &small(1))]);
     assert!(matches!(refused(&victim.path), OpenError::Truncated { .. }));
+    victim.reseal_with_all(&[(damage::VERSION, &small(3)), (damage::EVENTS, &small(8))]);
+    assert!(matches!(refused(&victim.path), OpenError::Truncated { .. }));
+    for events in [7, 1 << 21] {
+        victim.reseal_with_all(&[(damage::VERSION, &small(3)), (damage::EVENTS, &small(events))]);
+        assert!(matches!(refused(&victim.path), OpenError::Superblock { .. }));
+    }
     victim.reseal_with(damage::LENGTH_BYTES, &wide(17));
     assert_eq!(Store::open(&victim.path).unwrap().geometry().length(), 17, "what makes sense is taken");
 }
@@ -229,7 +250,7 @@ fn well_sealed_nonsense_is_refused() {
 #[test]
 fn a_file_shorter_than_its_geometry_is_refused_wherever_it_ends() {
     let mut refusals = 0;
-    for victim in DURABILITIES.map(victim_of) {
+    for victim in victims() {
         let end = victim.sections.end;
         for (section, boundary) in victim.sections.named() {
             for more in [-512, -1, 0, 1, 512] {

@@ -75,6 +75,8 @@ enum Series {
     Power,
     /// Of durability `power`, one bit of the state page flipped.
     State,
+    /// Of either durability and with a flight recorder, damaged at random.
+    Recorder,
 }
 
 /// All bits of the bytes before this one in the state page are flipped, and of each byte behind them, which means
@@ -83,12 +85,13 @@ const STATE_BYTES_USED: u64 = 768;
 const STATE_BITS: u64 = 8 * STATE_BYTES_USED + 4096 - STATE_BYTES_USED;
 
 impl Series {
-    const ALL: [Self; 3] = [Self::Process, Self::Power, Self::State];
+    const ALL: [Self; 4] = [Self::Process, Self::Power, Self::State, Self::Recorder];
 
     fn test(self) -> &'static str {
         match self {
             Self::Process => "damaged_stores_of_durability_process_give_errors_or_data",
             Self::Power => "damaged_stores_of_durability_power_give_errors_or_data_of_the_same_block",
+            Self::Recorder => "damaged_stores_with_a_recorder_give_errors_or_data_and_events_that_were",
             Self::State => "a_bit_of_the_state_page_costs_a_recovery_at_most",
         }
     }
@@ -97,14 +100,21 @@ impl Series {
     fn files(self) -> u64 {
         match self {
             Self::Process | Self::Power => variable("CASBLOCK_TEST_FILES").unwrap_or(FILES),
+            Self::Recorder => variable("CASBLOCK_TEST_FILES").unwrap_or(FILES / 2),
             Self::State => 2 * STATE_BITS,
         }
     }
 
     /// The stores that are damaged.
     fn models(self) -> Vec<Model> {
+        if self == Self::Recorder {
+            let both = [Durability::Process, Durability::Power];
+            let geometry = |events| Geometry::blocks(8).words(4).writers(3).events(events);
+            let geometries = both.iter().flat_map(|it| [1, 8, 64].map(|events| geometry(events).durability(*it)));
+            return geometries.map(Model::new).collect();
+        }
         let durability = if self == Self::Process { Durability::Process } else { Durability::Power };
-        let geometry = |blocks| Geometry::blocks(blocks).words(4).writers(3).durability(durability);
+        let geometry = |blocks| Geometry::blocks(blocks).words(4).writers(3).durability(durability).events(0);
         let geometries = [
             geometry(8),
             geometry(64),
@@ -133,11 +143,13 @@ impl<'m> Case<'m> {
         let sound = match series {
             Series::State if number < STATE_BITS => &model.closed,
             Series::State => &model.killed,
-            Series::Process | Series::Power => dice.choose(&[&model.closed, &model.killed]),
+            Series::Process | Series::Power | Series::Recorder => dice.choose(&[&model.closed, &model.killed]),
         };
         let mut damaged = sound.clone();
         match (series, number % STATE_BITS) {
-            (Series::Process | Series::Power, _) => wreck::wreck(&mut damaged, &model.earlier, &mut dice),
+            (Series::Process | Series::Power | Series::Recorder, _) => {
+                wreck::wreck(&mut damaged, &model.earlier, &mut dice)
+            }
             (Series::State, bit) if bit < 8 * STATE_BYTES_USED => wreck::flip(&mut damaged, sound.at.state * 8 + bit),
             (Series::State, more) => {
                 let byte = sound.at.state + STATE_BYTES_USED + more - 8 * STATE_BYTES_USED;
@@ -260,6 +272,13 @@ fn assert_enough_was_seen(tally: &Tally) {
     let least = files / 100;
     let enough = [refused, read_only, sound, unclean, corrupt].iter().all(|count| *count > least) && data > 4 * files;
     assert!(enough, "too little was seen: {tally:?}");
+}
+
+#[test]
+fn damaged_stores_with_a_recorder_give_errors_or_data_and_events_that_were() {
+    let Some(tally) = run(Series::Recorder) else { return };
+    assert_eq!(tally.files, Series::Recorder.files());
+    assert!(tally.recovered > tally.files / 20 && tally.sound > tally.files / 20, "too little was seen: {tally:?}");
 }
 
 /// Files by which something was found: the displaced frame of a slot was its reserve, too; two blocks named a frame that was

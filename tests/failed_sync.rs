@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use casblock::{Durability, Error, Geometry, OpenError, Store};
+use casblock::{Durability, Error, EventKind, Geometry, OpenError, Store};
 
 const STATE: u64 = 4096;
 const COMPLETED: u64 = STATE + 128;
@@ -109,6 +109,9 @@ fn a_failed_sync_is_said_and_the_next_writes_everything_anew() {
         assert_eq!((number(&path, FAILED), number(&path, MADE_GOOD)), (2, 0));
         let pages = bad.region_bytes() - 4096;
         assert!(dirty_bytes(&path) >= pages, "{} of {pages} bytes", dirty_bytes(&path));
+
+        let event = good.events()[0];
+        assert_eq!((event.kind, event.found), (EventKind::SyncFailed, libc::EIO as u64));
 
         good.sync().unwrap();
         assert_eq!((number(&path, FAILED), number(&path, MADE_GOOD)), (2, 2));

@@ -11,7 +11,7 @@ use casblock::heartbeat::{
     Cluster, ClusterError, ClusterOptions, Host, HostConfig, HostError, HostName, Liveness, Loss, Observer, Timing,
 };
 use casblock::lease::{HOLDERS_MAX, LeaseError, Mode};
-use casblock::{Geometry, Store};
+use casblock::{EventKind, Geometry, Store};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -271,7 +271,7 @@ fn the_leases_of_the_dead_are_taken_after_the_stale_time_and_no_earlier() {
     let dead = join(store.clone(), "dead", &world);
     let lease = dead.try_acquire(3, Mode::Exclusive).unwrap();
     let died = world.now();
-    let two = join(store, "two", &world);
+    let two = join(store.clone(), "two", &world);
     loop {
         two.beat().unwrap();
         match two.try_acquire(3, Mode::Exclusive) {
@@ -287,6 +287,9 @@ fn the_leases_of_the_dead_are_taken_after_the_stale_time_and_no_earlier() {
     assert!((16 * SECOND..=18 * SECOND).contains(&waited), "{waited:?}");
     assert!(!lease.is_valid());
     assert_eq!(two.hosts().unwrap()[0].liveness, Liveness::Fenced);
+    let events = store.events();
+    let told: Vec<_> = events.iter().map(|event| (event.kind, event.expected, event.found)).collect();
+    assert_eq!(told, [(EventKind::HostFenced, 0, 0), (EventKind::LeaseBroken, 1, 2)]);
 }
 
 #[test]
@@ -294,7 +297,7 @@ fn the_living_keep_their_leases() {
     let (store, world) = (cluster(), Arc::new(Virtual::new(1)));
     let (one, two) = (join(store.clone(), "one", &world), join(store.clone(), "two", &world));
     let lease = one.try_acquire(3, Mode::Exclusive).unwrap();
-    let observer = Observer::in_environment(store, 0, Arc::clone(&world)).unwrap();
+    let observer = Observer::in_environment(store.clone(), 0, Arc::clone(&world)).unwrap();
     for _ in 0..20 {
         world.sleep(3 * SECOND);
         one.beat().unwrap();
@@ -303,6 +306,7 @@ fn the_living_keep_their_leases() {
         assert!(matches!(observer.try_break(3), Err(LeaseError::Held(_))));
     }
     assert!(lease.is_valid());
+    assert_eq!(store.events(), [], "nobody was shut out");
 }
 
 #[test]

@@ -220,11 +220,13 @@ fn recovery_can_be_forced_and_wants_the_store_alone() {
 #[test]
 fn the_format_says_what_a_store_survives() {
     let folder = tempfile::tempdir().unwrap();
-    for (durability, version) in [(Durability::Process, 1), (Durability::Power, 2)] {
-        let path = folder.path().join(format!("{durability:?}"));
-        let geometry = Geometry::blocks(8).durability(durability);
+    let versions = [(Durability::Process, 0, 1), (Durability::Power, 0, 2)];
+    for (durability, events, version) in versions.into_iter().chain(versions.map(|it| (it.0, 16, 3))) {
+        let path = folder.path().join(format!("{durability:?}{events}"));
+        let geometry = Geometry::blocks(8).durability(durability).events(events);
         drop(CreateOptions::new(geometry).create(&path).unwrap());
         assert_eq!(number(&path, 8) as u32, version);
         assert_eq!(Store::open(&path).unwrap().geometry().durability_class(), durability);
+        assert_eq!(Store::open(&path).unwrap().geometry().event_count(), events);
     }
 }

@@ -11,7 +11,7 @@ use casblock::{BlockSize, CreateOptions, Durability, Error, Geometry, OpenError,
 fn a_frame_that_changes_under_its_cell_is_read_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store");
-    let geometry = Geometry::blocks(1).frames(2).words(1).writers(1).block_size(BlockSize::B4096);
+    let geometry = Geometry::blocks(1).frames(2).words(1).writers(1).block_size(BlockSize::B4096).events(0);
     let store = Store::create(&path, geometry).unwrap();
     store.write(0, &[1; 4096]).unwrap();
     let file = std::fs::File::options().write(true).open(&path).unwrap();

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use casblock::{Durability, Error, Geometry, OpenError, OpenOptions, Store, Writer};
+use casblock::{Durability, Error, Event, EventKind, Geometry, OpenError, OpenOptions, Store, Writer};
 use memmap2::{MmapOptions, MmapRaw};
 
 #[path = "common/children.rs"]
@@ -52,7 +52,7 @@ fn operations() -> u64 {
 }
 
 fn geometry(durability: Durability) -> Geometry {
-    Geometry::blocks(BLOCKS).words(4).writers(8).durability(durability)
+    Geometry::blocks(BLOCKS).words(4).writers(8).durability(durability).events(8)
 }
 
 /// A store's file, mapped by somebody who respects nothing.
@@ -84,7 +84,7 @@ impl Scribbler {
     fn scribble(&self, dice: &mut Dice<'_>) {
         let sections = self.at.named();
         for _ in 0..=dice.below(16) {
-            let section = dice.below(8) as usize;
+            let section = dice.below(9) as usize;
             let (start, end) = (sections[section].1, sections[section + 1].1);
             // What is used of a section is at its beginning.
             let words = (end - start) / 8 / [1, 16][dice.below(2) as usize];
@@ -357,6 +357,11 @@ impl Worker<'_> {
             (14, _) => seen.done(store.sync()),
             (15, _) if store.geometry().durability_class() == Durability::Power => {
                 seen.done(store.durable().unwrap().write(lba, &new));
+            }
+            (17, _) => {
+                let _ = (store.record_event(&Event::new(EventKind::HostFenced)), store.miscompares());
+                let events = store.event_reader().starting_at(dice.number(8)).read().events;
+                assert!(events.iter().all(|event| !matches!(event.kind, EventKind::Unknown(_))), "{events:?}");
             }
             (16, _) => {
                 let _ = (store.check(), store.recovery(), store.last_recovery());

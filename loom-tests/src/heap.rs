@@ -41,6 +41,7 @@ impl Heap {
             intent_block: AtomicU64::new(0),
             intent_cell: AtomicU64::new(0),
             freed: AtomicU64::new(0),
+            miscompares: AtomicU64::new(0),
         };
         Self {
             cells: (0..blocks).map(|_| AtomicU64::new(0)).collect(),

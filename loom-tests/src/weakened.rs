@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use casblock::protocol::cell::Cell;
 use casblock::protocol::copy::{BlockCopy, Words};
+use casblock::protocol::events::{PART_BITS, Ring};
 use casblock::protocol::memory::Memory;
 use casblock::protocol::pool::LIMBO;
 use casblock::protocol::slot::{named, tag_of};
@@ -168,4 +169,23 @@ impl DurableWriter {
 fn commit(heap: &Heap, frame: u64, uncommitted: u64) {
     let update = &heap.stamp(frame).expect("durable").update;
     let _ = update.compare_exchange(uncommitted, uncommitted | 1, Ordering::Relaxed, Ordering::Relaxed);
+}
+
+/// A reader of events that looks at the tag of the first word alone. The record, if that is right.
+pub fn read_event_by_its_first_word(ring: &impl Ring<2>, ticket: u64) -> Option<[u64; 2]> {
+    let words = ring.record(ticket % ring.capacity())?.0.each_ref().map(|word| word.load(Ordering::Relaxed));
+    let part = |word| word & ((1 << PART_BITS) - 1);
+    (words[0] >> PART_BITS == ticket / ring.capacity() + 1).then(|| words.map(part))
+}
+
+/// A recorder that looks whether it was lapped, and then stores the word instead of exchanging it.
+pub fn record_event_without_exchange(ring: &impl Ring<2>, parts: impl Fn(u64) -> [u64; 2]) {
+    let ticket = ring.head().fetch_add(1, Ordering::Relaxed);
+    let tag = ticket / ring.capacity() + 1;
+    for (word, part) in ring.record(ticket % ring.capacity()).expect("in range").0.iter().zip(parts(ticket)) {
+        if word.load(Ordering::Acquire) >> PART_BITS > tag {
+            return;
+        }
+        word.store(tag << PART_BITS | part & ((1 << PART_BITS) - 1), Ordering::Release);
+    }
 }

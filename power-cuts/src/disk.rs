@@ -34,7 +34,7 @@ pub enum Pick {
 pub struct Mix {
     /// What is common to it, for messages.
     pub name: &'static str,
-    sections: [Pick; 8],
+    sections: [Pick; Section::ALL.len()],
     /// A sector that differs from all others.
     odd: Option<(usize, Pick)>,
 }
@@ -42,7 +42,7 @@ pub struct Mix {
 impl Mix {
     /// All sectors alike.
     pub const fn all(name: &'static str, pick: Pick) -> Self {
-        Self { name, sections: [pick; 8], odd: None }
+        Self { name, sections: [pick; Section::ALL.len()], odd: None }
     }
 
     fn with(mut self, section: Section, pick: Pick) -> Self {

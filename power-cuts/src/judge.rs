@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use casblock::Store;
+use casblock::{EventKind, Store};
 
 use crate::contents;
 use crate::layout::{PHASE, Section, number_at};
@@ -56,6 +56,7 @@ pub fn judge(image: &[u8], path: &Path, recording: &Recording, time: u64) -> Res
     }
     check_words(&store, image, recording, &required, time)?;
     check(&store)?;
+    check_events(&store)?;
     drop(store);
     reopen_and_work(path, &verdict.contents)?;
     Ok(verdict)
@@ -112,6 +113,19 @@ fn check_words(
         if !recording.words[word][allowed.clone()].iter().any(|version| version.value == found) {
             return Err(format!("word {word} is {found:#x}, which is none of its versions {allowed:?}"));
         }
+    }
+    Ok(())
+}
+
+/// The flight recorder has no event that nobody recorded, and tells of the recovery last.
+fn check_events(store: &Store) -> Result<(), Violation> {
+    let events = store.events();
+    if let Some(event) = events.iter().find(|event| matches!(event.kind, EventKind::Unknown(_))) {
+        return Err(format!("nobody recorded {event:?}"));
+    }
+    let tells = events.last().is_some_and(|event| event.kind == EventKind::Recovered);
+    if store.recovery().is_some() && store.geometry().event_count() > 0 && !tells {
+        return Err(format!("recovered, but the last event is {:?}", events.last()));
     }
     Ok(())
 }

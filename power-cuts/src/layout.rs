@@ -29,11 +29,13 @@ pub enum Section {
     Stamps,
     /// Frames.
     Frames,
+    /// The flight recorder, if there is one.
+    Events,
 }
 
 impl Section {
     /// All of them, in the order of the file.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Superblock,
         Self::State,
         Self::Words,
@@ -42,6 +44,7 @@ impl Section {
         Self::Cells,
         Self::Stamps,
         Self::Frames,
+        Self::Events,
     ];
 }
 
@@ -63,13 +66,20 @@ pub const LAST_RECOVERY: Range<usize> = PAGE + 688..PAGE + 736;
 /// Bytes of a stamp.
 pub const STAMP: usize = 24;
 
+/// Bytes of a writer's slot, and where in it the miscompares are counted.
+const SLOT: usize = 128;
+const MISCOMPARES: usize = 40;
+
+/// Bytes of the flight recorder before its records.
+const RECORDER_HEADER: usize = 512;
+
 /// Where a store's sections lie.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Layout {
     /// The store's geometry.
     pub geometry: Geometry,
     /// Where each section starts, and at last the file's end.
-    starts: [usize; 9],
+    starts: [usize; 10],
 }
 
 impl Layout {
@@ -86,8 +96,12 @@ impl Layout {
             number(geometry.block_count()) * 8,
             frames * STAMP,
             frames * geometry.size_of_block().bytes(),
+            match number(geometry.event_count().into()) {
+                0 => 0,
+                events => RECORDER_HEADER + events * 64,
+            },
         ];
-        let mut starts = [0; 9];
+        let mut starts = [0; 10];
         for (section, length) in lengths.into_iter().enumerate() {
             starts[section + 1] = (starts[section] + length).next_multiple_of(PAGE);
         }
@@ -96,7 +110,7 @@ impl Layout {
 
     /// Length of the file.
     pub fn end(&self) -> usize {
-        self.starts[8]
+        self.starts[9]
     }
 
     /// Where a section starts.
@@ -108,6 +122,16 @@ impl Layout {
     pub fn section(&self, offset: usize) -> Section {
         let next = self.starts.partition_point(|start| *start <= offset);
         Section::ALL[next - 1]
+    }
+
+    /// Whether this is the flight recorder's: its section, and the counts of miscompares in the writers' slots. A cut of
+    /// the power may take what it has kept since the last sync, whatever the state page says.
+    pub fn is_recorder(&self, offset: usize) -> bool {
+        match self.section(offset) {
+            Section::Events => true,
+            Section::Writers => (offset - self.start(Section::Writers)) % SLOT == MISCOMPARES,
+            _ => false,
+        }
     }
 
     /// The block whose cell this is.

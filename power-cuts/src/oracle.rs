@@ -160,6 +160,9 @@ impl Oracle<'_> {
         if change.old == change.new {
             return None;
         }
+        if layout.is_recorder(offset) {
+            return None;
+        }
         self.page_changed[offset / PAGE] = time;
         if offset == PHASE {
             self.phases.push((time, change.new));

@@ -175,6 +175,8 @@ fn pace(rng: &mut Rng, scope: Scope) -> Pace {
 fn geometry(rng: &mut Rng, threads: u64, tight: bool) -> Geometry {
     let blocks = one_of(rng, &[1, 2, 4, 5, 8, 12, 16]);
     let mut geometry = Geometry::blocks(blocks).durability(Durability::Power).words(rng.u64(0..4));
+    // One without a recorder, and some whose recorder is soon full.
+    geometry = geometry.events(if blocks == 8 { 0 } else { 2 * blocks.next_power_of_two() as u32 });
     if rng.u32(0..10) == 0 {
         geometry = geometry.block_size(BlockSize::B4096);
     }

@@ -9,6 +9,7 @@
 mod beat;
 mod config;
 pub(crate) mod host;
+pub(crate) mod journal;
 mod observer;
 pub(crate) mod region;
 pub(crate) mod slots;

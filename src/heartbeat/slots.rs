@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::Range;
 
 use super::beat::{Beat, State};
+use super::journal;
 use super::region::{Cluster, Reader, kind};
 use crate::ats::record::{Fields, payload};
 use crate::ats::{Ats, Draft, NotARecord, Owner, Verdict};
@@ -133,7 +134,11 @@ impl<D: BlockDevice, E: Environment> Slots<D, E> {
     /// Shuts a slot's owner out, whose heart was seen to stand still at `seen`; whether it is out now.
     pub fn fence(&self, slot: u32, seen: &Seen) -> Result<bool, DeviceError> {
         match self.exchange(slot, seen, seen.beat.fenced(), None) {
-            Exchange::Done(_) => Ok(true),
+            Exchange::Done(_) => {
+                let lba = self.cluster.slot_lba(slot)?;
+                journal::host_fenced(self.ats.device(), lba, slot, seen.beat.generation());
+                Ok(true)
+            }
             Exchange::Found(found) => {
                 Ok(found.beat.generation() != seen.beat.generation() || found.beat.state() != State::Taken)
             }

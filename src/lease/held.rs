@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::block::{HOLDERS_MAX, Holder, LeaseView, Mode};
-use super::look::{is_gone, read_lease};
+use super::look::{is_gone, read_lease, tell_if_broken};
 use crate::ats::{Draft, Owner, Verdict};
 use crate::device::{BlockDevice, DeviceError, Failure};
 use crate::environment::{Environment, System};
@@ -119,6 +119,7 @@ impl<D: BlockDevice, E: Environment> Inner<D, E> {
             let token = wanted.token;
             match host.change_to_hold(lease, token, &block, &wanted)? {
                 Change::Made => {
+                    tell_if_broken(&host.slots, [&view, &wanted], None);
                     host.check_current()?;
                     return Ok(Lease { host: Arc::clone(host), lease, mode, token, released: false });
                 }
@@ -203,9 +204,12 @@ impl<D: BlockDevice, E: Environment> Inner<D, E> {
                 // It was broken: this host was taken for dead.
                 return Err(HostError::Lost(self.loss().unwrap_or(crate::heartbeat::Loss::Fenced)).into());
             };
-            let wanted = how(view, &own)?;
+            let wanted = how(view.clone(), &own)?;
             match self.change(lease, &block, &wanted)? {
-                Change::Made => return Ok(()),
+                Change::Made => {
+                    tell_if_broken(&self.slots, [&view, &wanted], Some(&own));
+                    return Ok(());
+                }
                 Change::Moved(found) => {
                     let lba = self.slots.cluster.lease_lba(lease)?;
                     (view, block) = (LeaseView::of_block(lease, lba, &found)?, found);

@@ -8,6 +8,7 @@ use crate::ats::{Draft, Owner, Verdict};
 use crate::device::{BlockDevice, DeviceError, Failure};
 use crate::environment::Environment;
 use crate::heartbeat::host::locked;
+use crate::heartbeat::journal;
 use crate::heartbeat::region::kind;
 use crate::heartbeat::slots::{Slots, read_blocks};
 use crate::heartbeat::watch::Watch;
@@ -22,6 +23,20 @@ pub(super) fn read_lease<D: BlockDevice, E: Environment>(
     let mut block = vec![0; slots.ats.device().block_bytes()].into_boxed_slice();
     slots.ats.device().read(lba, &mut block)?;
     Ok((LeaseView::of_block(lease, lba, &block)?, block))
+}
+
+/// Tells of a lease that was taken from others than `own`, who are gone.
+pub(super) fn tell_if_broken<D: BlockDevice, E: Environment>(
+    slots: &Slots<D, E>,
+    [before, after]: [&LeaseView; 2],
+    own: Option<&Holder>,
+) {
+    let gone = |holder: &&Holder| Some(*holder) != own && !after.holders.contains(holder);
+    if before.holders.iter().any(|holder| gone(&holder))
+        && let Ok(lba) = slots.cluster.lease_lba(before.lease)
+    {
+        journal::lease_broken(slots.ats.device(), lba, before.lease, [before.token, after.token]);
+    }
 }
 
 /// Whether a holder is no longer in the cluster; fences one whose heart has stood still for long enough.
@@ -92,7 +107,10 @@ impl<D: BlockDevice, E: Environment> Observer<D, E> {
             let payload = wanted.payload();
             let draft = Draft { kind: kind::LEASE, owner: Owner { host: u64::MAX, generation: 0 }, payload: &payload };
             match self.slots.ats.write_record(lba, &block, draft).verdict {
-                Verdict::Written | Verdict::OwnWriteLanded { .. } => return Ok(wanted),
+                Verdict::Written | Verdict::OwnWriteLanded { .. } => {
+                    tell_if_broken(&self.slots, [&view, &wanted], None);
+                    return Ok(wanted);
+                }
                 Verdict::PeerChanged { found, .. } => (view, block) = (LeaseView::of_block(lease, lba, &found)?, found),
                 Verdict::Unwritten { source } | Verdict::Indeterminate { source, .. } => return Err(source.into()),
             }

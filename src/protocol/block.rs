@@ -43,18 +43,30 @@ fn zero(out: &mut [u8]) {
 /// Copies a block to `out`, which is as long as a block.
 #[inline(always)]
 pub fn read<const W: usize>(mem: &impl Memory<W>, block: u64, out: &mut [u8]) -> Result<(), Fault> {
+    read_version(mem, block, out).map(drop)
+}
+
+/// The bits of a block's cell. As long as they are the same, so are the block's contents.
+#[inline]
+pub fn version<const W: usize>(mem: &impl Memory<W>, block: u64) -> Option<u64> {
+    Some(load(mem.cell(block)?).bits())
+}
+
+/// As [`read`]; gives the [`version`] that it copied.
+#[inline(always)]
+pub fn read_version<const W: usize>(mem: &impl Memory<W>, block: u64, out: &mut [u8]) -> Result<u64, Fault> {
     let cell = mem.cell(block).ok_or(Fault::NoSuchBlock)?;
     loop {
         let current = load(cell);
         if current.is_unwritten() {
             zero(out);
-            return Ok(());
+            return Ok(current.bits());
         }
         let bits = current.bits();
         let frame = mem.frame(mem.layout().frame(current)).ok_or(Fault::DamagedCell { block, bits })?;
         mem.copies().load(frame, out);
         if validate(cell, current) {
-            return Ok(());
+            return Ok(bits);
         }
     }
 }
@@ -161,6 +173,14 @@ impl Writer {
             Self::of_heir(mem, index, spare)?.release(mem)?;
         }
         Ok(spare.is_some())
+    }
+
+    /// Counts a miscompare in the slot; gives how many its writers have met with.
+    pub fn count_miscompare<const W: usize>(&self, mem: &impl Memory<W>) -> u64 {
+        let Some(slot) = mem.slot(self.index) else { return 0 };
+        let count = slot.miscompares.load(Relaxed).wrapping_add(1);
+        slot.miscompares.store(count, Relaxed);
+        count
     }
 
     /// The index of the writer's slot.

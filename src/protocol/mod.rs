@@ -28,6 +28,7 @@
 //! | [`recovery`] | making a store whole after a cut of the power |
 //! | [`repair`] | putting right what a check finds wrong |
 //! | [`word`] | heartbeat words |
+//! | [`events`] | the flight recorder's ring |
 //! | [`audit`] | the invariants, verified |
 
 pub mod audit;
@@ -35,6 +36,7 @@ pub mod block;
 pub mod cell;
 pub mod copy;
 pub mod durable;
+pub mod events;
 pub mod memory;
 pub mod pool;
 pub mod prefetch;

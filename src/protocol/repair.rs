@@ -93,6 +93,20 @@ impl Repair {
         }
     }
 
+    /// The block it is about, if any.
+    pub const fn block(&self) -> Option<u64> {
+        match self {
+            Self::SlotEmptied { .. } | Self::FrameFreed { .. } => None,
+            Self::FrameTaken { block, .. }
+            | Self::BlockRebuilt { block, .. }
+            | Self::BlockCopied { block, .. }
+            | Self::BlockShared { block, .. }
+            | Self::BlockLost { block }
+            | Self::BlockMisstamped { block }
+            | Self::BlockDamaged { block } => Some(*block),
+        }
+    }
+
     /// Whether what was wrong is right now.
     pub const fn is_mended(&self) -> bool {
         !matches!(

@@ -33,6 +33,8 @@ pub struct Slot {
     pub intent_cell: AtomicU64,
     /// How many frames this slot's writers have given back to the pool.
     pub freed: AtomicU64,
+    /// How many miscompares its writers have met with, where there is a flight recorder.
+    pub miscompares: AtomicU64,
 }
 
 /// The part of [`Slot::intent_block`] that is a block's number plus one.
@@ -98,6 +100,15 @@ pub(super) fn block_announced(slot: &Slot) -> Option<u64> {
     // - We saw a store that came after the intent we look for: its update has been committed, and we see that.
     // - We did not: we see the block.
     (slot.intent_block.load(Acquire) & NUMBER).checked_sub(1)
+}
+
+/// Whether the last user of this slot, which is dead, left something there; if it was about to exchange a block's cell, or
+/// had just done so, that block.
+pub fn left_behind<const W: usize>(mem: &impl Memory<W>, writer: u16) -> Option<Option<u64>> {
+    let slot = mem.slot(writer)?;
+    let block = (slot.intent_block.load(Relaxed) & NUMBER).checked_sub(1);
+    let frames = [&slot.spare, &slot.reserve].iter().any(|frame| frame.load(Relaxed) != 0);
+    (frames || block.is_some()).then_some(block)
 }
 
 /// What the writer of this slot owns, provided it is dead or idle and stays so: changes nothing.

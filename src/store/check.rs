@@ -1,5 +1,6 @@
 //! Checking and repairing a store.
 
+use super::event::{Event, EventKind};
 use super::mapping::with_memory;
 use super::{Check, Repair, Store, fault};
 use crate::error::Error;
@@ -26,7 +27,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotExclusive`]; [`Error::ReadOnly`]; [`Error::Sync`].
-    pub fn repair(&self, report: impl FnMut(Repair)) -> Result<Check, Error> {
+    pub fn repair(&self, mut report: impl FnMut(Repair)) -> Result<Check, Error> {
         self.shared.check_writable()?;
         if !self.shared.exclusive {
             return Err(Error::NotExclusive);
@@ -36,8 +37,18 @@ impl Store {
         if before.is_clean() {
             return Ok(before);
         }
-        with_memory!(&self.shared.engine, memory => repair::repair(memory, report))
-            .map_err(|it| fault(&self.shared, it, 0))?;
+        let mut event = Event { count: 0, ..Event::new(EventKind::Repaired) };
+        let mut tell = |repair: Repair| {
+            event.count = event.count.saturating_add(repair.is_mended().into());
+            event.found += u64::from(!repair.is_mended());
+            event.lba = event.lba.or(repair.block());
+            report(repair);
+        };
+        let repaired = with_memory!(&self.shared.engine, memory => repair::repair(memory, &mut tell));
+        if event.count > 0 || event.found > 0 {
+            self.shared.tell(event);
+        }
+        repaired.map_err(|it| fault(&self.shared, it, 0))?;
         self.sync()?;
         Ok(self.check())
     }

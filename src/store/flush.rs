@@ -135,7 +135,7 @@ impl Shared {
     /// Writes the file's changed pages to the disk; in memory there is none.
     fn flush(&self) -> io::Result<()> {
         match &self.file {
-            Some((_, file)) => crate::sync::fdatasync(file),
+            Some((_, file)) => crate::sync::fdatasync(file).inspect_err(|error| self.note_failed_sync(error)),
             None => Ok(()),
         }
     }
@@ -146,6 +146,9 @@ impl Shared {
         with_memory!(&self.engine, memory => make_dirty(memory));
         for word in (0..self.geometry.word_count()).filter_map(|index| self.words.get(index)) {
             touch(&word.0);
+        }
+        if let Some(recorder) = &self.recorder {
+            recorder.touch(touch);
         }
     }
 }

@@ -1,8 +1,11 @@
 //! How many of what a store has, and where in the file each lies.
 
+use super::event::WORDS_OF_RECORD;
+use super::recorder::Header;
 use crate::error::OpenError;
 use crate::protocol::cell::CellLayout;
 use crate::protocol::durable::Stamp;
+use crate::protocol::events::Record;
 use crate::protocol::slot::{BLOCKS_MAX, Slot};
 use crate::protocol::word::Word;
 
@@ -65,10 +68,15 @@ pub struct Geometry {
     writers: u16,
     length_bytes: Option<u64>,
     durability: Durability,
+    events: u32,
 }
 
+/// Most events that a store may keep.
+const EVENTS_MAX: u32 = 1 << 20;
+
 impl Geometry {
-    /// A store of `blocks` blocks (1 to 2³² − 2) of 512 bytes, a frame for each, 256 words and 128 writers.
+    /// A store of `blocks` blocks (1 to 2³² − 2) of 512 bytes, a frame for each, 256 words, 128 writers, and room for 4,096
+    /// events.
     pub const fn blocks(blocks: u64) -> Self {
         Self {
             block_size: BlockSize::B512,
@@ -78,6 +86,7 @@ impl Geometry {
             writers: 128,
             length_bytes: None,
             durability: Durability::Process,
+            events: 4096,
         }
     }
 
@@ -133,6 +142,14 @@ impl Geometry {
         self
     }
 
+    /// Sets how many events the store's flight recorder keeps: a power of two up to 2²⁰, or 0 for none. Each takes 64 bytes.
+    /// A store without can be used by the first versions of this library, which had no recorder.
+    #[must_use]
+    pub const fn events(mut self, events: u32) -> Self {
+        self.events = events;
+        self
+    }
+
     /// What the store survives.
     pub const fn durability_class(&self) -> Durability {
         self.durability
@@ -168,6 +185,11 @@ impl Geometry {
         self.writers
     }
 
+    /// How many events the store's flight recorder keeps; 0 if there is none.
+    pub const fn event_count(&self) -> u32 {
+        self.events
+    }
+
     /// The length in bytes of what the store holds: all blocks, unless set.
     pub const fn length(&self) -> u64 {
         match self.length_bytes {
@@ -192,6 +214,8 @@ pub(super) struct Layout {
     /// With durability `power` only; else it is empty.
     pub stamps: u64,
     pub frames: u64,
+    /// Where there is a flight recorder; else it is empty.
+    pub events: u64,
     /// The end of the last section: the file's length.
     pub end: u64,
 }
@@ -214,6 +238,11 @@ impl Layout {
         let block_bytes = geometry.block_size.bytes() as u64;
         bounds("bytes of contents", geometry.length(), 0, geometry.blocks * block_bytes)?;
 
+        if geometry.events > EVENTS_MAX || !(geometry.events == 0 || geometry.events.is_power_of_two()) {
+            let reason = format!("{} events; 0 or a power of two up to {EVENTS_MAX} is possible", geometry.events);
+            return Err(OpenError::Geometry { reason });
+        }
+
         // With these bounds no sum below comes near 2⁶⁴.
         let mut end = SECTION_ALIGN;
         let mut section = |count: u64, bytes: u64| {
@@ -228,10 +257,12 @@ impl Layout {
         let cells = section(geometry.blocks, size_of::<u64>() as u64);
         let stamps = section(if power { geometry.frame_count() } else { 0 }, size_of::<Stamp>() as u64);
         let frames = section(geometry.frame_count(), block_bytes);
+        let records = u64::from(geometry.events) * size_of::<Record<WORDS_OF_RECORD>>() as u64;
+        let events = section((geometry.events > 0).into(), size_of::<Header>() as u64 + records);
         if usize::try_from(end).is_err() || i64::try_from(end).is_err() {
             return Err(OpenError::Geometry { reason: format!("{end} bytes cannot be mapped on this machine") });
         }
-        Ok(Self { state, words, writers, tags, cells, stamps, frames, end })
+        Ok(Self { state, words, writers, tags, cells, stamps, frames, events, end })
     }
 }
 
@@ -244,7 +275,7 @@ mod tests {
         for (durability, percent) in [(Durability::Process, 3), (Durability::Power, 8)] {
             let geometry = Geometry::blocks(1 << 20).durability(durability);
             let at = Layout::of(&geometry).unwrap();
-            let starts = [at.state, at.words, at.writers, at.tags, at.cells, at.stamps, at.frames, at.end];
+            let starts = [at.state, at.words, at.writers, at.tags, at.cells, at.stamps, at.frames, at.events, at.end];
             assert!(starts.is_sorted());
             assert!(starts.iter().all(|start| start.is_multiple_of(SECTION_ALIGN)));
             let beside = at.end - (1 << 20) * 512;
@@ -264,6 +295,8 @@ mod tests {
         with(Geometry::blocks(8).frames(1));
         with(Geometry::blocks(8).writers(0));
         with(Geometry::blocks(8).words((1 << 24) + 1));
+        assert_eq!(with(Geometry::blocks(8).events(100)), "100 events; 0 or a power of two up to 1048576 is possible");
+        with(Geometry::blocks(8).events(1 << 21));
         assert_eq!(with(Geometry::blocks(8).length_bytes(4097)), "4097 bytes of contents; 0 to 4096 are possible");
     }
 }

@@ -28,6 +28,7 @@ const _: () = {
     assert!(std::mem::offset_of!(Slot, intent_block) == 16);
     assert!(std::mem::offset_of!(Slot, intent_cell) == 24);
     assert!(std::mem::offset_of!(Slot, freed) == 32);
+    assert!(std::mem::offset_of!(Slot, miscompares) == 40);
 };
 
 /// An array of `T` in a mapping: a section of the file.

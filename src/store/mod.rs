@@ -1,9 +1,12 @@
 //! The store: blocks and heartbeat words in a mapped file, or in memory.
 
 mod check;
+mod event;
 mod flush;
 mod geometry;
+mod log;
 mod mapping;
+mod recorder;
 mod state;
 mod writer;
 
@@ -24,9 +27,11 @@ use std::sync::Arc;
 
 use memmap2::{MmapOptions, MmapRaw};
 
+pub use event::{Event, EventKind};
 pub use geometry::{BlockSize, Durability, Geometry};
 #[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
 pub use open::{CreateOptions, OpenOptions};
+pub use recorder::{EventBatch, EventReader};
 pub use state::Recovery;
 pub use writer::{Comparison, Durable, DurableWriter, Writer};
 
@@ -38,6 +43,7 @@ use crate::protocol::{self, Fault, block};
 use flush::Syncs;
 use geometry::Layout;
 use mapping::{Engine, Section, with_memory};
+use recorder::Recorder;
 use state::State;
 use writer::Writers;
 
@@ -77,6 +83,8 @@ struct Shared {
     words: Section<protocol::word::Word>,
     /// Empty unless the durability is `power`.
     state: Section<State>,
+    /// None if the store has no flight recorder.
+    recorder: Option<Recorder>,
     geometry: Geometry,
     writers: Writers,
     syncs: Syncs,
@@ -92,7 +100,7 @@ struct Shared {
     entered: bool,
     /// What opening it recovered.
     recovery: Option<Recovery>,
-    /// What `engine` and `words` point into.
+    /// What `engine`, `words` and the like point into.
     _map: MmapRaw,
 }
 
@@ -122,10 +130,11 @@ fn read_one<const W: usize>(memory: &impl Memory<W>, lba: u64, out: &mut [u8]) -
     out.len() == 8 * W && block::read(memory, lba, out).is_ok()
 }
 
-/// What the protocol says, as this library says it.
+/// What the protocol says, as this library says it. Damage is recorded.
 #[cold]
 #[inline(never)]
 fn fault(shared: &Shared, fault: Fault, lba: u64) -> Error {
+    shared.note_damage(fault);
     match fault {
         Fault::NoSuchBlock => Error::LbaOutOfRange { lba, count: 1, blocks: shared.geometry.block_count() },
         Fault::NoSpace | Fault::AllInLimbo => Error::NoSpace { frames: shared.geometry.frame_count() },
@@ -164,6 +173,8 @@ impl Shared {
             state: unsafe {
                 Section::new(base, layout.state, (geometry.durability_class() == Durability::Power).into())
             },
+            // SAFETY: as above.
+            recorder: unsafe { Recorder::new(base, &geometry, &layout) },
             syncs: Syncs::default(),
             #[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
             origin: fork::Origin::here(),
@@ -206,6 +217,22 @@ impl Shared {
         } else {
             self.read_again(lba, out)
         }
+    }
+
+    /// What tells a block's contents from all others it had before: see [`block::version`].
+    #[inline]
+    fn version(&self, lba: u64) -> Option<u64> {
+        with_memory!(&self.engine, memory => block::version(memory, lba))
+    }
+
+    /// Reads one block, and gives the version that was read.
+    fn read_version(&self, lba: u64, out: &mut [u8]) -> Result<u64, Error> {
+        with_memory!(&self.engine, memory => self.read_version_of(memory, lba, out))
+    }
+
+    fn read_version_of<const W: usize>(&self, memory: &impl Memory<W>, lba: u64, out: &mut [u8]) -> Result<u64, Error> {
+        self.check_range(lba, out.len(), 8 * W)?;
+        block::read_version(memory, lba, out).map_err(|it| fault(self, it, lba))
     }
 
     /// Reads what is not one block, or says why a block cannot be read.
@@ -298,6 +325,17 @@ impl Store {
     #[inline]
     pub fn read(&self, lba: u64, out: &mut [u8]) -> Result<(), Error> {
         self.shared.read(lba, out)
+    }
+
+    /// What tells a block's contents from all others it had before, for those who keep a copy; `None` if there is no such block.
+    #[inline]
+    pub(crate) fn version(&self, lba: u64) -> Option<u64> {
+        self.shared.version(lba)
+    }
+
+    /// Reads one block, and gives its version.
+    pub(crate) fn read_version(&self, lba: u64, out: &mut [u8]) -> Result<u64, Error> {
+        self.shared.read_version(lba, out)
     }
 
     /// Replaces blocks, whatever they hold, from block `lba` on: as many as `data` is long. Each block changes at

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use memmap2::MmapOptions;
 
+use super::event::{Event, EventKind};
 use super::file::{self, Access, Lock, NewFile, OpenFile};
 use super::geometry::Geometry;
 use super::mapping::with_memory;
@@ -200,7 +201,7 @@ impl Shared {
         file::will_need(file, self.layout.tags, self.layout.frames - self.layout.tags);
         let mut asked = self.layout.frames;
         let found = with_memory!(&self.engine, memory => recovery::recover(memory, |done| {
-            let wanted = (self.layout.frames + done * block_bytes + READ_AHEAD_BYTES).min(self.layout.end);
+            let wanted = (self.layout.frames + done * block_bytes + READ_AHEAD_BYTES).min(self.layout.events);
             if wanted > asked {
                 file::will_need(file, asked, wanted - asked);
                 asked = wanted;
@@ -217,6 +218,12 @@ impl Shared {
             duration_us: u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),
         };
         state.keep_recovery(&recovery);
+        if let Some(recorder) = &self.recorder {
+            recorder.raise_head();
+        }
+        let mut event = Event::new(EventKind::Recovered);
+        (event.expected, event.found) = (recovery.blocks, recovery.updates_discarded);
+        self.tell(event);
         progress(all, all);
         recovery
     }

@@ -11,13 +11,16 @@ use crate::error::OpenError;
 const MAGIC: [u8; 8] = *b"casblock";
 
 /// The newest version of the format that this library reads.
-const NEWEST_VERSION: u32 = 2;
+const NEWEST_VERSION: u32 = 3;
 
-/// The version of the format of a store of this durability, and the number that says so in the superblock.
-const fn version_and_number(durability: Durability) -> (u32, u32) {
-    match durability {
-        Durability::Process => (1, 0),
-        Durability::Power => (2, 1),
+/// The version of the format of a store of this durability, with or without a flight recorder, and the number that says the
+/// durability in the superblock.
+const fn version_and_number(durability: Durability, events: u32) -> (u32, u32) {
+    match (durability, events) {
+        (Durability::Process, 0) => (1, 0),
+        (Durability::Power, 0) => (2, 1),
+        (Durability::Process, _) => (3, 0),
+        (Durability::Power, _) => (3, 1),
     }
 }
 
@@ -35,8 +38,10 @@ pub(super) struct Superblock {
     durability: u32,
     length_bytes: u64,
     uuid: [u8; 16],
+    /// How many events the flight recorder keeps; 0 in versions 1 and 2.
+    events: u32,
     /// Zero.
-    reserved: [u32; 13],
+    reserved: [u32; 12],
     /// CRC-32C of all bytes before it.
     checksum: u32,
 }
@@ -56,13 +61,14 @@ const _: () = {
     assert!(offset_of!(Superblock, durability) == 44);
     assert!(offset_of!(Superblock, length_bytes) == 48);
     assert!(offset_of!(Superblock, uuid) == 56);
+    assert!(offset_of!(Superblock, events) == 72);
     assert!(offset_of!(Superblock, checksum) == 124);
 };
 
 impl Superblock {
     /// The superblock of a new store.
     pub fn new(geometry: &Geometry, uuid: [u8; 16]) -> Self {
-        let (version, durability) = version_and_number(geometry.durability_class());
+        let (version, durability) = version_and_number(geometry.durability_class(), geometry.event_count());
         let mut superblock = Self {
             magic: MAGIC,
             version,
@@ -74,7 +80,8 @@ impl Superblock {
             durability,
             length_bytes: geometry.length(),
             uuid,
-            reserved: [0; 13],
+            events: geometry.event_count(),
+            reserved: [0; 12],
             checksum: 0,
         };
         superblock.checksum = superblock.expected_checksum();
@@ -115,9 +122,12 @@ impl Superblock {
         let said = (superblock.version, superblock.durability);
         let durability = [Durability::Process, Durability::Power]
             .into_iter()
-            .find(|durability| version_and_number(*durability) == said)
-            .ok_or_else(|| damaged(format!("format version {} with durability {}", said.0, said.1)))?;
-        if superblock.reserved != [0; 13] {
+            .find(|durability| version_and_number(*durability, superblock.events) == said)
+            .ok_or_else(|| {
+                let events = superblock.events;
+                damaged(format!("format version {} with durability {} and {events} events", said.0, said.1))
+            })?;
+        if superblock.reserved != [0; 12] {
             return Err(damaged("reserved bytes that are not zero".into()));
         }
         let block_size = BlockSize::from_bytes(superblock.block_size.into())
@@ -129,7 +139,8 @@ impl Superblock {
             .words(superblock.words)
             .writers(writers)
             .length_bytes(superblock.length_bytes)
-            .durability(durability);
+            .durability(durability)
+            .events(superblock.events);
         let layout = Layout::of(&geometry).map_err(|error| damaged(error.to_string()))?;
         if file_bytes < layout.end {
             return Err(OpenError::Truncated { path: path.into(), bytes: file_bytes, needed: layout.end });

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
+use super::event::{Event, EventKind};
 use super::mapping::{Engine, with_memory};
+use super::recorder::Sampled;
 use super::{Shared, fault};
 use crate::error::{Error, Miscompare};
 use crate::protocol::memory::Memory;
 use crate::protocol::{self, Fault, Outcome, block};
-use crate::sync::AtomicU8;
 use crate::sync::Ordering::{AcqRel, Relaxed, Release};
+use crate::sync::{AtomicU8, now_unix_ms};
 
 /// The right to update blocks of a store, from one thread at a time: the fast way to do it.
 ///
@@ -91,6 +93,7 @@ impl Writer {
         match self.state.attempt(&self.shared, lba, expected, new)? {
             Outcome::Written => Ok(Comparison::Written),
             Outcome::Miscompare { offset } => {
+                self.state.count_miscompare(&self.shared, lba, offset, expected);
                 expected.copy_from_slice(&self.state.found);
                 Ok(Comparison::Miscompare { offset })
             }
@@ -208,6 +211,8 @@ pub(super) struct WriterState {
     protocol: Option<block::Writer>,
     /// Where a miscompare leaves the block.
     found: Box<[u8]>,
+    /// The slot's count of miscompares when one was last recorded.
+    recorded: u64,
 }
 
 impl WriterState {
@@ -235,7 +240,7 @@ impl WriterState {
     pub fn compare_and_write(&mut self, shared: &Shared, lba: u64, expected: &[u8], new: &[u8]) -> Result<(), Error> {
         match self.attempt(shared, lba, expected, new)? {
             Outcome::Written => Ok(()),
-            Outcome::Miscompare { offset } => Err(self.miscompare(lba, offset)),
+            Outcome::Miscompare { offset } => Err(self.miscompare(shared, lba, offset, expected)),
         }
     }
 
@@ -246,8 +251,33 @@ impl WriterState {
 
     #[cold]
     #[inline(never)]
-    fn miscompare(&self, lba: u64, offset: usize) -> Error {
+    fn miscompare(&mut self, shared: &Shared, lba: u64, offset: usize, expected: &[u8]) -> Error {
+        self.count_miscompare(shared, lba, offset, expected);
         Error::Miscompare(Box::new(Miscompare { lba, offset, found: self.found.clone() }))
+    }
+
+    /// Counts a miscompare, and records it if it is time to.
+    #[cold]
+    #[inline(never)]
+    fn count_miscompare(&mut self, shared: &Shared, lba: u64, offset: usize, expected: &[u8]) {
+        let Some(recorder) = &shared.recorder else { return };
+        let writer = self.protocol.as_ref().expect("released only by drop");
+        let count = with_memory!(&self.engine, memory => writer.count_miscompare(memory));
+        let now = now_unix_ms();
+        if !recorder.passes(Sampled::Miscompare, now) {
+            return;
+        }
+        let since_last = count.wrapping_sub(std::mem::replace(&mut self.recorded, count));
+        let word = |block: &[u8]| {
+            let at = offset & !7;
+            block.get(at..at + 8).map_or(0, |word| u64::from_le_bytes(word.try_into().expect("8 bytes")))
+        };
+        let mut event = Event::new(EventKind::Miscompare);
+        (event.lba, event.writer) = (Some(lba), Some(writer.index()));
+        event.offset = u16::try_from(offset).unwrap_or(u16::MAX);
+        (event.expected, event.found) = (word(expected), word(&self.found));
+        event.count = u32::try_from(since_last).unwrap_or(u32::MAX).max(1);
+        shared.note_miscompare(now, event);
     }
 
     #[inline(always)]
@@ -425,8 +455,12 @@ impl Writers {
             }
             let result = shared.lock_slot(index).map(|locked| {
                 if locked {
+                    let adoption = shared.adoption(index);
                     let it = with_memory!(&shared.engine, memory => block::Writer::clear(memory, index));
                     // A damaged slot keeps what it has: whoever claims it says so.
+                    if let (Ok(_), Some(adoption)) = (it, adoption) {
+                        shared.tell(adoption);
+                    }
                     cleared |= it.unwrap_or(false);
                     shared.unlock_slot(index);
                 }
@@ -443,14 +477,19 @@ impl Writers {
         if !shared.lock_slot(index)? {
             return Ok(None);
         }
+        let adoption = shared.adoption(index);
         let mut room = Room::default();
         loop {
             match with_memory!(&shared.engine, memory => block::Writer::claim(memory, index)) {
                 Ok(writer) => {
+                    if let Some(adoption) = adoption {
+                        shared.tell(adoption);
+                    }
                     return Ok(Some(WriterState {
                         engine: shared.engine,
                         protocol: Some(writer),
                         found: vec![0; shared.geometry.size_of_block().bytes()].into(),
+                        recorded: shared.miscompares_of(index),
                     }));
                 }
                 Err(it) => room.make(shared, it, 0).inspect_err(|_| shared.unlock_slot(index))?,

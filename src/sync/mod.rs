@@ -4,7 +4,7 @@
 //! ships.
 
 #[cfg(not(any(loom, power_cuts)))]
-pub(crate) use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering, fence};
+pub(crate) use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
 // A thread waits for another in these ways alone, so that a simulator that runs one at a time knows of it.
 #[cfg(not(any(loom, power_cuts)))]
@@ -13,15 +13,24 @@ pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 #[cfg(loom)]
 mod model;
 
+#[cfg(crossbeam_loom)]
+pub use model::AtomicU32;
 #[cfg(loom)]
 pub use model::{AtomicU16, AtomicU64, Killed, Ordering, fence, kill_this_thread_after, run_until_killed, steps_taken};
+
+#[cfg(crossbeam_loom)]
+pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
 
 #[cfg(power_cuts)]
 mod recorded;
 
+// What lies on the heap is no store, and nobody looks.
+#[cfg(power_cuts)]
+pub(crate) use core::sync::atomic::AtomicU32;
+
 #[cfg(power_cuts)]
 pub(crate) use recorded::{
-    AtomicU8, AtomicU16, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, Patience, fdatasync, fence,
+    AtomicU8, AtomicU16, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, Patience, fdatasync, fence, now_unix_ms,
 };
 #[cfg(power_cuts)]
 pub use recorded::{Stored, Watch, watched};
@@ -55,4 +64,18 @@ pub(crate) fn fdatasync(file: &std::fs::File) -> std::io::Result<()> {
 #[cfg(all(not(loom), not(power_cuts), not(target_os = "linux")))]
 pub(crate) fn fdatasync(file: &std::fs::File) -> std::io::Result<()> {
     file.sync_data()
+}
+
+/// The time, in milliseconds since 1970-01-01 00:00 UTC: by a clock that is cheap to ask, and a few of them late.
+#[cfg(all(not(loom), not(power_cuts), target_os = "linux"))]
+pub(crate) fn now_unix_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
+/// As above.
+#[cfg(all(not(loom), not(power_cuts), not(target_os = "linux")))]
+pub(crate) fn now_unix_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_millis() as u64)
 }

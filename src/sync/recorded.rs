@@ -80,6 +80,11 @@ pub(crate) fn fdatasync(file: &File) -> io::Result<()> {
     tell(|watch| watch.flush(file)).unwrap_or(Ok(()))
 }
 
+/// It is always the same time: a run is the same whenever it has the same seed.
+pub(crate) fn now_unix_ms() -> u64 {
+    1_000_000_000_000
+}
+
 macro_rules! shown {
     ($name:ident, $int:ty) => {
         /// Core's atomic of the same name; each operation is a step.
@@ -169,7 +174,7 @@ pub(crate) struct MutexGuard<'a, T> {
 
 impl<T> Mutex<T> {
     /// A new one.
-    pub(crate) fn new(value: T) -> Self {
+    pub(crate) const fn new(value: T) -> Self {
         Self(std::sync::Mutex::new(value))
     }
 
@@ -209,6 +214,11 @@ impl<T> DerefMut for MutexGuard<'_, T> {
 pub(crate) struct Condvar;
 
 impl Condvar {
+    /// One for which nobody waits.
+    pub(crate) fn new() -> Self {
+        Self
+    }
+
     /// Unlocks the mutex, lets others go on, and locks it again.
     pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
         let MutexGuard { mutex, guard } = guard;

@@ -1,5 +1,5 @@
-//! Damage to a store's file, by the byte map: superblock, state, words, writers, tags, cells, stamps, frames, each at a
-//! multiple of 4,096 bytes, all numbers little-endian.
+//! Damage to a store's file, by the byte map: superblock, state, words, writers, tags, cells, stamps, frames, events, each
+//! at a multiple of 4,096 bytes, all numbers little-endian.
 #![allow(dead_code, reason = "each test uses its part of the byte map")]
 
 use std::fs::File;
@@ -17,6 +17,7 @@ pub const WORDS: usize = 32;
 pub const WRITERS: usize = 40;
 pub const DURABILITY: usize = 44;
 pub const LENGTH_BYTES: usize = 48;
+pub const EVENTS: usize = 72;
 pub const CHECKSUM: usize = 124;
 pub const SUPERBLOCK_BYTES: usize = 128;
 
@@ -37,6 +38,7 @@ pub const RESERVE: u64 = 8;
 pub const INTENT_BLOCK: u64 = 16;
 pub const INTENT_CELL: u64 = 24;
 pub const FREED: u64 = 32;
+pub const MISCOMPARES: u64 = 40;
 pub const SLOT_BYTES: u64 = 128;
 
 /// Fields of a stamp, by their offsets.
@@ -44,6 +46,12 @@ pub const UPDATE: u64 = 0;
 pub const CHECK: u64 = 8;
 pub const EPOCH: u64 = 16;
 pub const STAMP_BYTES: u64 = 24;
+
+/// Fields of the flight recorder's header, by their offsets, and where its records begin.
+pub const HEAD: u64 = 0;
+pub const NEXT: u64 = 128;
+pub const RECORDS: u64 = 512;
+pub const RECORD_BYTES: u64 = 64;
 
 /// Where each section of a store's file starts.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +65,8 @@ pub struct Sections {
     /// Empty but with durability `power`.
     pub stamps: u64,
     pub frames: u64,
+    /// Empty unless there is a flight recorder.
+    pub events: u64,
     pub end: u64,
 }
 
@@ -71,12 +81,17 @@ impl Sections {
         let cells = after(tags, 2 * geometry.frame_count());
         let stamps = after(cells, 8 * geometry.block_count());
         let frames = after(stamps, STAMP_BYTES * geometry.frame_count() * power);
-        let end = after(frames, geometry.frame_count() * geometry.size_of_block().bytes() as u64);
-        Self { state, words, writers, tags, cells, stamps, frames, end }
+        let events = after(frames, geometry.frame_count() * geometry.size_of_block().bytes() as u64);
+        let recorder = match geometry.event_count() {
+            0 => 0,
+            events => RECORDS + RECORD_BYTES * u64::from(events),
+        };
+        let end = after(events, recorder);
+        Self { state, words, writers, tags, cells, stamps, frames, events, end }
     }
 
     /// The sections by name, each with its start, in the order of the file; the last is its end.
-    pub fn named(&self) -> [(&'static str, u64); 9] {
+    pub fn named(&self) -> [(&'static str, u64); 10] {
         [
             ("superblock", 0),
             ("state", self.state),
@@ -86,6 +101,7 @@ impl Sections {
             ("cells", self.cells),
             ("stamps", self.stamps),
             ("frames", self.frames),
+            ("events", self.events),
             ("end", self.end),
         ]
     }

@@ -1,6 +1,6 @@
 //! The stores that tests of damage start from.
 
-use casblock::Geometry;
+use casblock::{Event, EventKind, Geometry};
 
 use super::damage::Victim;
 use super::image::{Image, assert_sound, contents, mix};
@@ -40,6 +40,11 @@ impl Model {
                     4 => store.sync().unwrap(),
                     _ => {}
                 }
+            }
+            for number in 0..40 {
+                let mut event = Event::new(EventKind::LeaseBroken);
+                event.found = number;
+                store.record_event(&event).unwrap();
             }
             store.word(0).unwrap().compare_exchange(0, 99).unwrap();
             killed = read();

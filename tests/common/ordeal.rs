@@ -13,7 +13,7 @@
 
 use std::collections::HashSet;
 
-use casblock::{Check, Comparison, Error, Miscompare, OpenError, OpenOptions, Repair, Store, Writer};
+use casblock::{Check, Comparison, Error, Event, EventKind, Miscompare, OpenError, OpenOptions, Repair, Store, Writer};
 
 use super::damage::{COMPLETED, STARTED, Victim};
 use super::dice::Dice;
@@ -121,6 +121,7 @@ fn after(victim: &Victim, mut user: User, dice: &mut Dice<'_>) {
     assert_eq!(store.recovery(), None, "it was closed, or is in use since this boot");
     assert_eq!(look(&store), known, "after it was opened again");
     assert_eq!(words, read_words(&store));
+    look_at_events(&store);
     drop(store);
     if dice.once_in(2) {
         let store = Store::open_exclusive(&victim.path).unwrap();
@@ -204,6 +205,31 @@ fn look(store: &Store) -> Vec<Held> {
 
 fn read_words(store: &Store) -> Vec<u64> {
     (0..store.geometry().word_count()).map(|index| store.read_word(index).unwrap()).collect()
+}
+
+/// The flight recorder gives events, whatever it holds: in their order, no more than it has room for, and none that was
+/// never recorded. Its checksums would let one through in four thousand million.
+fn look_at_events(store: &Store) {
+    let (events, room) = (store.events(), store.geometry().event_count());
+    assert!(events.len() <= room as usize, "{events:?}");
+    assert!(events.is_sorted_by(|a, b| a.number < b.number), "{events:?}");
+    assert!(!events.iter().any(|event| matches!(event.kind, EventKind::Unknown(_))), "{events:?}");
+    assert_eq!((store.miscompares().is_some(), store.events_recorded().is_some()), (room > 0, room > 0));
+}
+
+/// An event that is recorded is there, whatever the recorder held before.
+fn record_an_event(store: &Store) {
+    if store.geometry().event_count() == 0 {
+        return;
+    }
+    let mut event = Event::new(EventKind::HostFenced);
+    (event.lba, event.found) = (Some(7), store.events_recorded().unwrap());
+    store.record_event(&event).unwrap();
+    let events = store.events();
+    let found = events.iter().any(|it| (it.lba, it.found) == (event.lba, event.found));
+    // A head that wraps begins anew.
+    let wraps = store.events_recorded().is_none_or(|recorded| recorded < store.geometry().event_count().into());
+    assert!(found || wraps, "{event:?} is not in {events:?}");
 }
 
 /// What is known of tags and slots, which say who owns which frame.
@@ -311,6 +337,7 @@ impl User {
         let all = self.store.read(0, &mut vec![0; self.known.len() * self.block_bytes]);
         assert_eq!(all.is_err(), self.known.contains(&Held::Corrupt), "{all:?}");
         self.store.last_recovery();
+        look_at_events(&self.store);
     }
 
     fn check(&self) {
@@ -332,6 +359,7 @@ impl User {
         assert!(matches!(self.store.sync(), Err(Error::ReadOnly)));
         assert!(matches!(self.store.writer(), Err(Error::ReadOnly)));
         assert!(matches!(self.store.word(0), Err(Error::ReadOnly)));
+        assert!(matches!(self.store.record_event(&Event::new(EventKind::Repaired)), Err(Error::ReadOnly)));
     }
 
     /// After a step: every block holds what it may.
@@ -381,7 +409,11 @@ impl User {
             12 => self.word(dice),
             13 => self.sync(victim),
             14 => self.open_another(),
-            _ => self.check(),
+            _ => {
+                self.check();
+                record_an_event(&self.store);
+                look_at_events(&self.store);
+            }
         }
     }
 

@@ -3,8 +3,8 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 use super::damage::{
-    BOOT, CHECK, COMPLETED, EPOCH, FAILED, FLUSHING, FREED, INTENT_BLOCK, INTENT_CELL, LAST_RECOVERY, MADE_GOOD, PHASE,
-    RESERVE, SPARE, STARTED, SUPERBLOCK_BYTES, UPDATE,
+    BOOT, CHECK, COMPLETED, EPOCH, FAILED, FLUSHING, FREED, HEAD, INTENT_BLOCK, INTENT_CELL, LAST_RECOVERY, MADE_GOOD,
+    MISCOMPARES, NEXT, PHASE, RECORD_BYTES, RECORDS, RESERVE, SPARE, STARTED, SUPERBLOCK_BYTES, UPDATE,
 };
 use super::dice::Dice;
 use super::image::Image;
@@ -29,6 +29,9 @@ pub fn wreck(image: &mut Image, earlier: &Image, dice: &mut Dice<'_>) {
     if image.is_power() {
         let more: [Way; 7] = [stamp, stamp, stamp, moved_frame, state, state, cut_off];
         ways.extend(more);
+    }
+    if image.geometry.event_count() > 0 {
+        ways.push(events);
     }
     let ways_at_once = dice.below(8);
     for _ in 0..=dice.below(ways_at_once + 1) {
@@ -165,6 +168,28 @@ fn moved_frame(image: &mut Image, dice: &mut Dice<'_>) {
     }
     let bytes = image.frame(from).to_vec();
     image.put(image.frame_at(to), &bytes);
+}
+
+/// The flight recorder: its head, when it may record, a record as it is or as another.
+fn events(image: &mut Image, dice: &mut Dice<'_>) {
+    let capacity = u64::from(image.geometry.event_count());
+    let records = image.at.events + RECORDS;
+    let [one, other] = [(); 2].map(|()| records + RECORD_BYTES * dice.below(capacity));
+    let word = one + 8 * dice.below(8);
+    match dice.below(7) {
+        0 => image.put_number(image.at.events + HEAD, dice.nasty(2 * capacity)),
+        1 => image.put_number(image.at.events + NEXT + 128 * dice.below(3), dice.nasty(1 << 41)),
+        2 => image.put_number(word, dice.number(8)),
+        // Its lap.
+        3 => image.put_number(word, image.number(word).wrapping_add(dice.number(2) << 48)),
+        4 => (0..8).for_each(|word| image.put_number(one + 8 * word, image.number(other + 8 * word))),
+        5 => image.put_number(image.slot_at(any_writer(image, dice), MISCOMPARES), dice.number(8)),
+        // Nothing but garbage.
+        _ => (0..capacity * 8).for_each(|word| {
+            let value = dice.number(8);
+            image.put_number(records + 8 * word, value);
+        }),
+    }
 }
 
 fn state(image: &mut Image, dice: &mut Dice<'_>) {

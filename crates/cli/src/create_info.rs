@@ -45,6 +45,11 @@ pub struct CreateArgs {
     /// How many threads, of all processes together, may update it at the same time [default: 128]
     #[arg(long, value_name = "N", value_parser = number::count_u16)]
     writers: Option<u16>,
+    /// How many events it keeps: a power of two, 0 for none [default: 4096]
+    ///
+    /// What is made with 0 can be used by casblocks that do not know of events.
+    #[arg(long, value_name = "N", value_parser = number::count_u32)]
+    events: Option<u32>,
     /// Take space only as blocks are written
     ///
     /// A disk that is full then ends the process that writes.
@@ -97,6 +102,9 @@ pub fn create(args: &CreateArgs, output: &Output) -> anyhow::Result<ExitCode> {
     }
     if let Some(writers) = args.writers {
         geometry = geometry.writers(writers);
+    }
+    if let Some(events) = args.events {
+        geometry = geometry.events(events);
     }
     let options = CreateOptions::new(geometry).sparse(args.sparse).replace(args.force);
     let store = options.create(&args.store)?;
@@ -165,6 +173,9 @@ struct Info {
     frames: u64,
     words: u64,
     writers: u16,
+    events: u32,
+    /// `None` without a flight recorder.
+    miscompares: Option<u64>,
     durability: &'static str,
     /// What the last recovery did.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -190,6 +201,8 @@ impl Info {
             frames: geometry.frame_count(),
             words: geometry.word_count(),
             writers: geometry.writer_count(),
+            events: geometry.event_count(),
+            miscompares: store.miscompares(),
             durability: DurabilityArg::name(geometry.durability_class()),
             last_recovery: store.last_recovery().map(LastRecovery::of),
             contents_bytes: geometry.length(),
@@ -211,6 +224,13 @@ impl fmt::Display for Info {
         writeln!(f, "frames             {}", number::grouped(self.frames))?;
         writeln!(f, "heartbeat words    {}", number::grouped(self.words))?;
         writeln!(f, "writer slots       {}", number::grouped(self.writers.into()))?;
+        match self.miscompares {
+            Some(miscompares) => {
+                writeln!(f, "events kept        {}", number::grouped(self.events.into()))?;
+                writeln!(f, "miscompares        {} since it was made", number::grouped(miscompares))?;
+            }
+            None => writeln!(f, "events kept        none: it has no flight recorder")?,
+        }
         let survives = match self.durability {
             "process" => "survives any process's death, not a power cut",
             _ => "what is synced survives a cut of the power",

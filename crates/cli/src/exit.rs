@@ -46,7 +46,7 @@ fn advice(error: &OpenError) -> Option<&'static str> {
         OpenError::Exists { .. } => Some("--force tells it to"),
         OpenError::NotAStore { .. } => Some("casblock create and casblock import make one"),
         OpenError::InUse { .. } => Some("try again when it is closed"),
-        OpenError::ReadOnlyFile { .. } => Some("read, info, word get, export and check work on it as it is"),
+        OpenError::ReadOnlyFile { .. } => Some("read, info, word get, export, events and check work on it as it is"),
         OpenError::Io { source, doing: "opening", .. } if source.kind() == io::ErrorKind::NotFound => {
             Some("casblock create and casblock import make a store")
         }

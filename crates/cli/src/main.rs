@@ -8,6 +8,7 @@ mod conformance;
 mod create_info;
 mod demo;
 mod durable;
+mod events;
 mod exit;
 mod export;
 mod hexdump;
@@ -52,7 +53,7 @@ struct Cli {
     json: bool,
 
     /// Log to stderr: off, error, warn, info, debug, trace, or target=level,…; with `json,` before it, or alone, one JSON
-    /// object a line (docs/events.md) [default: RUST_LOG, or else warn]
+    /// object a line (docs/events.md) [default: RUST_LOG, or else warnings of disks]
     #[arg(long, global = true, value_name = "[json,]LEVEL", display_order = 101, value_parser = Log::parse)]
     log: Option<Log>,
 
@@ -73,6 +74,7 @@ enum Command {
     Sync(durable::SyncArgs),
     Check(check::CheckArgs),
     Probe(probe::ProbeArgs),
+    Events(events::EventsArgs),
     Conformance(conformance::ConformanceArgs),
     Cluster(cluster::ClusterArgs),
     Lease(lease::LeaseArgs),
@@ -102,6 +104,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::check(args, &output),
         Command::Probe(args) => probe::probe(args, &output),
         Command::Conformance(args) => conformance::conformance(args, &output),
+        Command::Events(args) => events::events(args, &output),
         Command::Cluster(args) => cluster::run(args, &output),
         Command::Lease(args) => lease::run(args, &output),
         Command::Run(args) => run::run(args, &output),
@@ -140,7 +143,11 @@ impl Log {
         // A RUST_LOG meant for something else, which this cannot read, is no reason to refuse work.
         let from_environment = || std::env::var("RUST_LOG").ok().and_then(|levels| levels.parse().ok());
         let levels = self.levels.or_else(from_environment);
-        let levels = levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
+        // What befalls a store or a cluster, the commands tell themselves, in better words.
+        let told =
+            ["casblock::store", "casblock::heartbeat", "casblock::lease"].map(|target| (target, LevelFilter::OFF));
+        let default = || Targets::new().with_default(LevelFilter::WARN).with_targets(told);
+        let levels = levels.unwrap_or_else(default);
         let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
         let registry = tracing_subscriber::registry();
         if self.json {

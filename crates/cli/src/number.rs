@@ -29,6 +29,11 @@ pub fn count_u16(text: &str) -> Result<u16, String> {
     count(text)?.try_into().map_err(|_| format!("at most {} are possible", u16::MAX))
 }
 
+/// As [`count`], in 32 bits.
+pub fn count_u32(text: &str) -> Result<u32, String> {
+    count(text)?.try_into().map_err(|_| format!("at most {} are possible", u32::MAX))
+}
+
 /// A number without suffix: decimal or 0x….
 pub fn plain(text: &str) -> Result<u64, String> {
     let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {

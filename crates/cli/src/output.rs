@@ -47,6 +47,19 @@ impl Output {
         if self.json { self.line(&serde_json::to_string(value)?) } else { self.line(value) }
     }
 
+    /// As [`result`](Self::result), for one of many: whether anybody reads it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn stream<T: Serialize + fmt::Display>(&self, value: &T) -> io::Result<bool> {
+        let text = if self.json { serde_json::to_string(value)? } else { value.to_string() };
+        let mut stdout = io::stdout().lock();
+        match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            written => written.map(|()| true),
+        }
+    }
+
     /// Prints a line of text where results are text, and nothing where they are JSON.
     ///
     /// # Errors

@@ -47,6 +47,7 @@ fn an_impossible_geometry_is_refused_with_the_bounds() {
         ("--blocks 8 --frames 1", "1 frames; 2 to"),
         ("--blocks 8 --words 17M", "17825792 words; 0 to 16777216 are possible"),
         ("--blocks 8 --writers 0", "0 writers; 1 to 65535 are possible"),
+        ("--blocks 8 --events 5", "5 events; 0 or a power of two up to 1048576 is possible"),
     ];
     for (arguments, reason) in cases {
         folder.casblock(&format!("create a.casb {arguments}")).fails(&["not possible", reason]);
@@ -95,7 +96,9 @@ fn wrong_usage_is_status_2() {
 #[test]
 fn help_fits_80_columns_and_needs_no_store() {
     let folder = Folder::new();
-    for command in ["", "create", "info", "read", "write", "caw", "word", "word cas", "import", "export", "check"] {
+    for command in
+        ["", "create", "info", "read", "write", "caw", "word", "word cas", "import", "export", "check", "events"]
+    {
         for flag in ["-h", "--help"] {
             let text = folder.casblock(&format!("{command} {flag}")).succeeds().text();
             assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
@@ -104,7 +107,7 @@ fn help_fits_80_columns_and_needs_no_store() {
 }
 
 /// Every command that opens a store, on the store `a.casb`.
-const OPENING: [&str; 8] = [
+const OPENING: [&str; 9] = [
     "info a.casb",
     "read a.casb 0",
     "write a.casb 0 --input block",
@@ -113,6 +116,7 @@ const OPENING: [&str; 8] = [
     "word cas a.casb 0 0 1",
     "export a.casb exported",
     "check a.casb",
+    "events a.casb",
 ];
 
 /// Every command refuses the file with these words, and none changes it.
@@ -192,7 +196,7 @@ fn a_read_only_file_can_be_read_and_writing_says_why_not() {
         done.fails(&[
             "ro/a.casb: it may be read, but not written",
             "Read-only file system",
-            "export and check work on it as it is",
+            "export, events and check work on it as it is",
         ]);
     }
 }

@@ -1,15 +1,25 @@
 //! The log: its lines are as docs/events.schema.json says, and a storm of events is few lines with exact counts.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use casblock::ats::{Ats, Draft, Owner, Retry};
 use casblock::device::{Faults, Faulty, Link};
-use casblock::environment::Virtual;
-use casblock::{Geometry, Store};
+use casblock::environment::{Environment as _, Virtual};
+use casblock::heartbeat::{Cluster, ClusterOptions, Host, HostConfig, HostName};
+use casblock::lease::Mode;
+use casblock::{Durability, Geometry, OpenOptions, Store};
 use serde_json::Value;
 use tracing_subscriber::layer::SubscriberExt as _;
+
+#[path = "../../../tests/common/damage.rs"]
+mod damage;
+use damage::{SLOT_BYTES, SPARE, Sections};
 
 /// Where the lines go.
 #[derive(Clone, Default)]
@@ -43,8 +53,66 @@ fn draft(host: u64) -> Draft<'static> {
     Draft { kind: 1, owner: Owner { host, generation: 1 }, payload: &[] }
 }
 
-/// Work in which every verdict comes up.
+/// Work in which everything comes up that is logged.
 fn everything() {
+    every_verdict();
+    a_store_with_every_trouble();
+    a_host_that_dies();
+}
+
+/// From now on, whatever this process asks of `path`, which it has open, fails: its descriptor is a pipe's.
+fn break_descriptor(path: &Path) {
+    let entries = std::fs::read_dir("/proc/self/fd").unwrap().map(Result::unwrap);
+    let mut open = entries.filter(|entry| std::fs::read_link(entry.path()).is_ok_and(|target| target == path));
+    let number = open.next().expect("it is open").file_name().to_str().unwrap().parse().unwrap();
+    let (pipe, _) = rustix::pipe::pipe().unwrap();
+    // SAFETY: it is open, and it is given back below: the store closes it.
+    let mut descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+    rustix::io::dup2(&pipe, &mut descriptor).unwrap();
+    let _ = descriptor.into_raw_fd();
+}
+
+fn a_store_with_every_trouble() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let geometry = Geometry::blocks(8).writers(4).words(4).durability(Durability::Power);
+    drop(Store::create(&path, geometry).unwrap());
+    drop(OpenOptions::new().recover().open(&path).unwrap());
+    let at = Sections::of(&geometry);
+    let file = File::options().write(true).open(&path).unwrap();
+    // A writer that died with a spare, and a cell that names no frame.
+    file.write_all_at(&(5u64 + 1).to_le_bytes(), at.writers + 2 * SLOT_BYTES + SPARE).unwrap();
+    file.write_all_at(&3u16.to_le_bytes(), at.tags + 2 * 5).unwrap();
+    file.write_all_at(&u64::MAX.to_le_bytes(), at.cells + 8 * 6).unwrap();
+    let store = Store::open(&path).unwrap();
+    drop(file);
+    let _ = [(); 4].map(|()| store.writer().unwrap());
+    assert!(store.read(6, &mut [0; 512]).is_err());
+    drop(store);
+    OpenOptions::new().exclusive().open(&path).unwrap().repair(|_| {}).unwrap();
+    let store = Store::open(&path).unwrap();
+    break_descriptor(&path);
+    assert!(store.sync().is_err());
+}
+
+fn a_host_that_dies() {
+    let (store, world) = (Store::in_memory(Geometry::blocks(64).words(16)).unwrap(), Arc::new(Virtual::new(1)));
+    let options = ClusterOptions { leases: 4, ..ClusterOptions::hosts(4) };
+    Cluster::create(&Ats::in_environment(store.clone(), &world), options, false).unwrap();
+    let join = |name: &str| {
+        let config = HostConfig::new(HostName::new(name).unwrap());
+        Host::join_by_hand(store.clone(), config, Arc::clone(&world)).unwrap()
+    };
+    let (dies, lives) = (join("dies"), join("lives"));
+    let _held = dies.try_acquire(3, Mode::Exclusive).unwrap();
+    while lives.try_acquire(3, Mode::Exclusive).is_err() {
+        world.sleep(Duration::from_secs(1));
+        lives.beat().unwrap();
+    }
+}
+
+/// Every verdict.
+fn every_verdict() {
     let mut faults = Faults::none(3);
     (faults.request_lost, faults.answer_lost, faults.duplicate, faults.error) = (0.2, 0.2, 0.1, 0.2);
     (faults.timeout, faults.late_by) = (Duration::from_secs(1), Duration::ZERO..Duration::from_secs(30));

@@ -53,6 +53,18 @@ pub fn tail(text: &str, count: usize) -> String {
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
+/// What libtest says of the tests that failed, at most `most` lines of it for each binary.
+pub fn failures(text: &str, most: usize) -> String {
+    let mut failures = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.find(|line| *line == "failures:") {
+        let of_one = lines.by_ref().take_while(|line| *line != "failures:" && !line.starts_with("test result:"));
+        let said: Vec<_> = std::iter::once(line).chain(of_one).collect();
+        failures.extend_from_slice(&said[..said.len().min(most)]);
+    }
+    failures.join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,5 +80,12 @@ mod tests {
         assert!(text.contains("\nout\nerr\n"), "{text}");
         assert_eq!(tail(&text, 1), "(exit status: 3)");
         assert_eq!(tail("a\nb", 5), "a\nb");
+    }
+    #[test]
+    fn failures_are_told_by_each_binary() {
+        let text = "running 2 tests\n\nfailures:\n\n---- a stdout ----\npanicked at x\nmore\n\nfailures:\n    a\n\ntest result: FAILED. 1\n\
+                    running\ntest result: ok\nrunning\nfailures:\nb\ntest result: FAILED.";
+        assert_eq!(failures(text, 4), "failures:\n\n---- a stdout ----\npanicked at x\nfailures:\nb");
+        assert_eq!(failures("test result: ok. 3 passed", 4), "");
     }
 }

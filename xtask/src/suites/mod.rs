@@ -79,7 +79,8 @@ fn run_one(suite: &Suite) -> Result<Row> {
     match &result {
         table::Result::Failed(why) => {
             let path = log.path().strip_prefix(root()).unwrap_or(log.path()).display();
-            println!("{}: FAILED: {why}; the end of {path}:\n{}\n", suite.name, log::tail(&text, TAIL));
+            println!("{}: FAILED: {why}; from {path}:\n{}\n", suite.name, log::failures(&text, TAIL));
+            println!("its end:\n{}\n", log::tail(&text, TAIL));
         }
         _ => println!("{}: ok ({})", suite.name, pretty(time)),
     }
