@@ -15,6 +15,7 @@
 //! | use any device with compare-and-write | [`device::BlockDevice`] |
 //! | know what happened | [`Store::events`], [`Store::event_reader`], [`Store::miscompares`] |
 //! | know for certain what came of one | [`ats::Ats`] |
+//! | keep a device's blocks in memory | [`cache::BlockCache`] |
 //! | use a SCSI disk | [`device::scsi::Disk`] |
 //! | know who is alive, and who owns what | [`heartbeat::Host`], [`lease::Lease`] |
 //! | test a device of your own | [`device::conformance`], [`device::Faulty`] |
@@ -40,6 +41,11 @@ pub mod ats;
 #[cfg(loom)]
 #[path = "heartbeat/beat.rs"]
 pub mod beat;
+#[cfg(not(loom))]
+pub mod cache;
+#[cfg(crossbeam_loom)]
+#[path = "cache/engine/mod.rs"]
+pub mod cache_engine;
 #[cfg(not(loom))]
 pub mod device;
 #[cfg(not(loom))]

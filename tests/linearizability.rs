@@ -12,7 +12,9 @@ use std::fmt::Debug;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use casblock::{BlockSize, Error, Geometry, Store};
+use casblock::cache::{BlockCache, Config, Consistency};
+use casblock::device::{BlockDevice, DeviceError, Faults, Faulty};
+use casblock::{BlockSize, Geometry, Store};
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester, SequentialSpec};
 
 #[path = "common/children.rs"]
@@ -101,6 +103,8 @@ enum Kind {
     Unvalidated,
     /// A read of one half, then of the other.
     Torn,
+    /// A cached read that nobody has said must be current.
+    Hint,
 }
 
 fn value_of(block: &[u8]) -> u8 {
@@ -130,39 +134,39 @@ fn meet(control: &Store, round: u64) {
     }
 }
 
-fn operate(store: &Store, kind: Kind, lba: u64, op: Op) -> Outcome {
-    let bytes = store.geometry().size_of_block().bytes();
+fn operate(device: &dyn BlockDevice, kind: Kind, lba: u64, op: Op) -> Outcome {
+    let bytes = device.block_bytes();
     let image = |value| vec![value; bytes];
     let mut found = image(0);
     match op {
         Op::Read if kind == Kind::Torn => {
-            store.read(lba, &mut found).unwrap();
+            device.read(lba, &mut found).unwrap();
             let half = found.clone();
             std::thread::yield_now();
-            store.read(lba, &mut found).unwrap();
+            device.read(lba, &mut found).unwrap();
             found[..bytes / 2].copy_from_slice(&half[..bytes / 2]);
             Outcome::Value(value_of(&found))
         }
         Op::Read => {
-            store.read(lba, &mut found).unwrap();
+            device.read(lba, &mut found).unwrap();
             Outcome::Value(value_of(&found))
         }
         Op::Write(new) => {
-            store.write(lba, &image(new)).unwrap();
+            device.write(lba, &image(new)).unwrap();
             Outcome::Done
         }
         Op::CompareAndWrite(expected, new) if kind == Kind::Unvalidated => {
-            store.read(lba, &mut found).unwrap();
+            device.read(lba, &mut found).unwrap();
             std::thread::yield_now();
             if value_of(&found) != expected {
                 return Outcome::Miscompare(value_of(&found));
             }
-            store.write(lba, &image(new)).unwrap();
+            device.write(lba, &image(new)).unwrap();
             Outcome::Written
         }
-        Op::CompareAndWrite(expected, new) => match store.compare_and_write(lba, &image(expected), &image(new)) {
+        Op::CompareAndWrite(expected, new) => match device.compare_and_write(lba, &image(expected), &image(new)) {
             Ok(()) => Outcome::Written,
-            Err(Error::Miscompare(miscompare)) => Outcome::Miscompare(value_of(&miscompare.found)),
+            Err(DeviceError::Miscompare(miscompare)) => Outcome::Miscompare(value_of(&miscompare.found)),
             Err(error) => panic!("{error}"),
         },
     }
@@ -177,7 +181,7 @@ fn random_op(random: &mut fastrand::Rng) -> Op {
 }
 
 /// One client's part in all rounds of a batch.
-fn client(control: &Store, store: &Store, kind: Kind, client: u64, seed: u64) -> Vec<Event> {
+fn client(control: &Store, device: &dyn BlockDevice, kind: Kind, client: u64, seed: u64) -> Vec<Event> {
     let mut random = fastrand::Rng::with_seed(seed ^ client << 32);
     let mut events = Vec::new();
     for round in 0..ROUNDS {
@@ -187,7 +191,7 @@ fn client(control: &Store, store: &Store, kind: Kind, client: u64, seed: u64) ->
             let block = usize::from(random.u8(..4) == 0);
             let op = random_op(&mut random);
             let invoked = tick(control, CLOCK);
-            let outcome = operate(store, kind, 2 * round + block as u64, op);
+            let outcome = operate(device, kind, 2 * round + block as u64, op);
             let returned = tick(control, CLOCK);
             events.push(Event { round, client, block, op, outcome, invoked, returned });
             if random.u8(..4) == 0 {
@@ -290,10 +294,35 @@ fn open_stores(folder: &Path) -> (Store, Store) {
 
 fn batch_of_threads(folder: &Path, kind: Kind, seed: u64) -> Vec<Event> {
     let (control, store) = open_stores(folder);
+    batch_through(&control, &[&store], kind, seed)
+}
+
+/// Two hosts, each with a cache of its own before a disk that they share: half the clients go through one, half through the other.
+fn batch_of_cached_threads(folder: &Path, kind: Kind, seed: u64) -> Vec<Event> {
+    let (control, store) = open_stores(folder);
+    let disk = Faulty::new(store, Faults::none(1));
+    let consistency = if kind == Kind::Hint { Consistency::Hint } else { Consistency::Current };
+    // So small that blocks are evicted all the time, or large enough for all.
+    let capacity = if seed.is_multiple_of(2) { 1 } else { 2 * ROUNDS as u32 };
+    let config = Config::blocks(capacity).consistency(consistency);
+    let caches = [(); 2].map(|()| BlockCache::new(disk.another_host(), config).unwrap());
+    batch_through(&control, &caches.each_ref().map(|cache| cache as &dyn BlockDevice), kind, seed)
+}
+
+/// The same over a store, whose blocks' versions the caches see: a hint is current there.
+fn batch_of_threads_cached_over_a_store(folder: &Path, kind: Kind, seed: u64) -> Vec<Event> {
+    let (control, store) = open_stores(folder);
+    let capacity = if seed.is_multiple_of(2) { 1 } else { 2 * ROUNDS as u32 };
+    let caches = [(); 2].map(|()| BlockCache::new(store.clone(), Config::blocks(capacity)).unwrap());
+    batch_through(&control, &caches.each_ref().map(|cache| cache as &dyn BlockDevice), kind, seed)
+}
+
+/// A batch whose clients go through these devices in turn.
+fn batch_through(control: &Store, devices: &[&dyn BlockDevice], kind: Kind, seed: u64) -> Vec<Event> {
     std::thread::scope(|scope| {
         let start = |id| {
-            let (control, store) = (&control, &store);
-            scope.spawn(move || client(control, store, kind, id, seed))
+            let device = devices[id as usize % devices.len()];
+            scope.spawn(move || client(control, device, kind, id, seed))
         };
         let threads: Vec<_> = (0..CLIENTS).map(start).collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
@@ -319,6 +348,7 @@ fn child_client() {
     let kind = match settings.next().unwrap() {
         "Unvalidated" => Kind::Unvalidated,
         "Torn" => Kind::Torn,
+        "Hint" => Kind::Hint,
         _ => Kind::Sound,
     };
     let mut number = || settings.next().unwrap().parse().unwrap();
@@ -399,6 +429,19 @@ fn threads_are_linearizable() {
 fn processes_are_linearizable() {
     let _alone = children::alone();
     assert_sound(batch_of_processes);
+}
+
+#[test]
+fn cached_reads_that_are_current_are_linearizable() {
+    let _alone = children::alone();
+    assert_sound(batch_of_cached_threads);
+    assert_sound(batch_of_threads_cached_over_a_store);
+}
+
+#[test]
+fn cached_reads_that_are_hints_are_rejected() {
+    let _alone = children::alone();
+    assert_rejected(batch_of_cached_threads, Kind::Hint);
 }
 
 #[test]

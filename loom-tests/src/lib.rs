@@ -13,7 +13,7 @@ pub mod weakened;
 
 pub use disk::{History, Image, epochs, sequence};
 pub use heap::{Block, Heap, all, piece};
-pub use tally::Tally;
+pub use tally::{Flaws, Tally};
 
 /// Explores every execution of `f` and prints how many there were.
 ///

@@ -42,3 +42,28 @@ impl Tally {
         assert_eq!(reached, meant, "the outcomes reached are not those the model is about");
     }
 }
+
+/// What must not be, and was. Where a panic in the midst of a model would drop what cannot be dropped there, a flaw is noted
+/// instead; loom does not see it.
+#[derive(Clone, Default)]
+pub struct Flaws(Arc<Mutex<BTreeMap<String, u64>>>);
+
+impl Flaws {
+    /// None so far.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Notes a flaw unless it is well.
+    pub fn expect(&self, well: bool, flaw: &str) {
+        if !well {
+            *self.0.lock().expect("not poisoned").entry(flaw.into()).or_default() += 1;
+        }
+    }
+
+    /// Fails if there was one, in any execution.
+    pub fn assert_none(&self) {
+        let flaws = self.0.lock().expect("not poisoned");
+        assert!(flaws.is_empty(), "in so many executions: {flaws:?}");
+    }
+}

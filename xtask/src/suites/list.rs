@@ -75,16 +75,17 @@ const fn suite(
 }
 
 /// All suites, in the order they are run: what fails fast comes first.
-pub fn all() -> [Suite; 13] {
+pub fn all() -> [Suite; 14] {
     use Cases::{Libtest, One};
     [
         suite("fmt", 1, One, &[Need::Rustfmt], fmt),
         suite("orderings", 1, One, &[], check_orderings),
         suite("clippy", 1, One, &[Need::Cc, Need::Clippy], clippy),
         suite("doc", 1, One, &[Need::Cc], doc),
-        suite("unit and integration", 430, Libtest, &[Need::Cc], unit_and_integration),
-        suite("doc tests", 20, Libtest, &[Need::Cc], doc_tests),
-        suite("loom", 72, Libtest, &[Need::Cc], loom),
+        suite("unit and integration", 485, Libtest, &[Need::Cc], unit_and_integration),
+        suite("doc tests", 22, Libtest, &[Need::Cc], doc_tests),
+        suite("loom", 81, Libtest, &[Need::Cc], loom),
+        suite("loom cache", 18, Libtest, &[Need::Cc], loom_cache),
         suite("kills", 5, Libtest, &[Need::Cc], kills),
         suite("power cuts", 8, Libtest, &[Need::Cc], power_cuts),
         suite("ignored long tests", 2, Libtest, &[Need::Cc], ignored_long_tests),
@@ -117,8 +118,10 @@ fn clippy(log: &mut Log) -> Result<bool> {
     let plain = log.run(&mut cargo("clippy --workspace --all-targets -- -D warnings"))?;
     let mut loom = cargo("clippy -p loom-tests --all-targets -- -D warnings");
     let loom = log.run(for_loom(&mut loom, "", &loom_target()))?;
+    let mut cache = cargo("clippy -p loom-tests --all-targets -- -D warnings");
+    let cache = log.run(for_loom(&mut cache, OVER_EPOCHS, &loom_target().join("cache")))?;
     let mut power_cuts = cargo("clippy -p power-cuts --all-targets -- -D warnings");
-    Ok(log.run(for_power_cuts(&mut power_cuts))? && loom && plain)
+    Ok(log.run(for_power_cuts(&mut power_cuts))? && cache && loom && plain)
 }
 
 fn doc(log: &mut Log) -> Result<bool> {
@@ -144,6 +147,14 @@ fn doc_tests(log: &mut Log) -> Result<bool> {
 fn loom(log: &mut Log) -> Result<bool> {
     let mut command = cargo("test -p loom-tests --release --no-fail-fast -- --test-threads 2");
     log.run(for_loom(&mut command, "", &loom_target()))
+}
+
+/// What builds crossbeam-epoch over loom's atomics: the models of the cache need it, and the others are quicker without.
+const OVER_EPOCHS: &str = "--cfg crossbeam_loom";
+
+fn loom_cache(log: &mut Log) -> Result<bool> {
+    let mut command = cargo("test -p loom-tests --release --test cache --test cache_parts -- --test-threads 2");
+    log.run(for_loom(&mut command, OVER_EPOCHS, &loom_target().join("cache")))
 }
 
 fn kills(log: &mut Log) -> Result<bool> {

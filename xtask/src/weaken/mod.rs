@@ -1,4 +1,4 @@
-//! `cargo xtask weaken`: is every ordering of the protocol needed, and would a model notice?
+//! `cargo xtask weaken`: is every ordering of the protocol, and of the cache, needed, and would a model notice?
 //!
 //! In a copy of the workspace each ordering is weakened, one at a time, and the loom models are run until one fails.
 //! A weakening that no model catches must be listed in [`kept`] with the reason why the ordering stays.
@@ -15,7 +15,7 @@ use anyhow::{Result, bail, ensure};
 
 use crate::workspace::{pretty, target};
 use models::{Models, Verdict};
-use mutants::Mutant;
+use mutants::{Mutant, PARTS, Part};
 
 /// What to weaken.
 #[derive(clap::Args)]
@@ -23,6 +23,9 @@ pub struct Options {
     /// Only the weakenings whose line in --list contains this; the report is left alone
     #[arg(long, value_name = "PATTERN")]
     site: Option<String>,
+    /// Only this part of the sources; the report of the other is left alone
+    #[arg(long, value_name = "PART", value_parser = PARTS.map(|part| part.name))]
+    part: Option<String>,
     /// Only the models whose name contains this; the report is left alone
     #[arg(long, value_name = "PATTERN")]
     model: Option<String>,
@@ -45,7 +48,9 @@ pub fn run(options: &Options) -> Result<bool> {
     let all = mutants::find()?;
     let stale = kept::without_mutant(&all);
     ensure!(stale.is_empty(), "xtask/src/weaken/kept.rs lists what does not exist:\n  {}", stale.join("\n  "));
-    let chosen: Vec<_> = all.into_iter().filter(|mutant| is_chosen(mutant, options.site.as_deref())).collect();
+    let is_of_part = |mutant: &Mutant| options.part.as_deref().is_none_or(|part| part == mutant.part.name);
+    let chosen = all.into_iter().filter(|mutant| is_of_part(mutant) && is_chosen(mutant, options.site.as_deref()));
+    let chosen: Vec<_> = chosen.collect();
     if chosen.is_empty() {
         bail!("no weakening matches; see `cargo xtask weaken --list`");
     }
@@ -57,21 +62,30 @@ pub fn run(options: &Options) -> Result<bool> {
     let tree = tree::copy(&target().join("weaken/tree"))?;
     println!("control: the models over the orderings as they are");
     let started = Instant::now();
-    let mut models = Models::control(&tree, options.model.as_deref())?;
-    println!("  {} models pass ({})", models.len(), pretty(started.elapsed()));
+    let parts = PARTS.iter().filter(|part| chosen.iter().any(|mutant| mutant.part == *part));
+    let of_part = |part| Ok((part, Models::control(&tree, part, options.model.as_deref())?));
+    let mut models: Vec<(&Part, Models)> = parts.map(of_part).collect::<Result<_>>()?;
+    let models_count: usize = models.iter().map(|(_, models)| models.len()).sum();
+    ensure!(models_count > 0, "loom-tests has no such model");
+    println!("  {models_count} models pass ({})", pretty(started.elapsed()));
     let limit = Duration::from_secs(60 * options.limit);
     let mut outcomes = Vec::new();
     let count = chosen.len();
     for (mutant, number) in chosen.into_iter().zip(1..) {
         println!("[{number:>3}/{count}] {mutant}");
         let started = Instant::now();
-        let verdict = tree.with(&mutant, || models.judge(&mutant, number, limit))?;
+        let of_part = models.iter_mut().find(|(part, _)| *part == mutant.part);
+        let (_, its_models) = of_part.expect("each part has models");
+        let verdict = tree.with(&mutant, || its_models.judge(&mutant, number, limit))?;
         println!("          {verdict} ({})", pretty(started.elapsed()));
         outcomes.push(Outcome { mutant, verdict });
     }
     let faults: Vec<_> = outcomes.iter().filter_map(fault).collect();
     if options.site.is_none() && options.model.is_none() {
-        report::write(&outcomes, models.len())?;
+        for (part, models) in &models {
+            let of_part: Vec<_> = outcomes.iter().filter(|outcome| outcome.mutant.part == *part).collect();
+            report::write(part.name, &of_part, models.len())?;
+        }
     }
     let caught = outcomes.iter().filter(|outcome| outcome.verdict.is_caught()).count();
     println!("{count} weakenings: {caught} caught, {} not; {} faults", count - caught, faults.len());
@@ -105,7 +119,8 @@ mod tests {
 
     #[test]
     fn only_what_is_listed_may_survive_and_must() {
-        let mutant = mutants::of_source("slot", "src/slot.rs", "fn f() { a.load(Acquire); }").unwrap().remove(0);
+        let mutant =
+            mutants::of_source(&PARTS[0], "slot", "src/slot.rs", "fn f() { a.load(Acquire); }").unwrap().remove(0);
         let is_fault = |verdict, is_kept| fault_of(&Outcome { mutant: mutant.clone(), verdict }, is_kept).is_some();
         let both = |verdict: fn() -> Verdict| (is_fault(verdict(), false), is_fault(verdict(), true));
         assert_eq!(both(|| Verdict::Caught { model: "m".into(), how: None }), (false, true));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::mutants::Mutant;
+use super::mutants::{Mutant, Part};
 use super::tree::Tree;
 use crate::suites::libtest;
 use crate::workspace::{cargo, for_loom, pretty, target};
@@ -72,8 +72,9 @@ impl fmt::Display for Model {
     }
 }
 
-/// The models of `loom-tests`, without the twins: those fail as they are.
+/// The models of a part, without the twins: those fail as they are.
 pub struct Models {
+    part: &'static Part,
     tree: PathBuf,
     logs: PathBuf,
     /// How long each takes when nothing is weakened.
@@ -84,10 +85,11 @@ pub struct Models {
 
 impl Models {
     /// Runs the models whose name contains `pattern` over the copy as it is: all must pass.
-    pub fn control(tree: &Tree, pattern: Option<&str>) -> Result<Self> {
+    pub fn control(tree: &Tree, part: &'static Part, pattern: Option<&str>) -> Result<Self> {
         let logs = target().join("weaken/logs");
         fs::create_dir_all(&logs)?;
-        let mut models = Self { tree: tree.folder.clone(), logs, times: HashMap::new(), catchers: HashSet::new() };
+        let (times, catchers) = (HashMap::new(), HashSet::new());
+        let mut models = Self { part, tree: tree.folder.clone(), logs, times, catchers };
         let log = models.logs.join("control.log");
         let Some(binaries) = models.build(&log)? else { bail!("the models do not build; see {}", log.display()) };
         let mut queue = VecDeque::new();
@@ -95,7 +97,9 @@ impl Models {
             queue.extend(list(&models.tree, path)?.into_iter().map(|name| Model { binary: binary.clone(), name }));
         }
         queue.retain(|model| pattern.is_none_or(|pattern| model.to_string().contains(pattern)));
-        ensure!(!queue.is_empty(), "loom-tests has no such model");
+        if queue.is_empty() {
+            return Ok(models);
+        }
         let run = Run::new(&models, &binaries, queue, None, log.clone());
         let (ended, times) = run.all()?;
         if let Some((model, end)) = ended {
@@ -134,7 +138,8 @@ impl Models {
     /// Builds the test binaries: name and path of each, or nothing if they do not compile.
     fn build(&self, log: &Path) -> Result<Option<Vec<(String, PathBuf)>>> {
         let mut command = cargo("test -p loom-tests --release --no-run --message-format json-render-diagnostics");
-        for_loom(&mut command, "--cap-lints warn -A unused", &target().join("weaken/build"));
+        let flags = format!("--cap-lints warn -A unused {}", self.part.flags);
+        for_loom(&mut command, &flags, &target().join(self.part.build));
         command.env("CARGO_PROFILE_RELEASE_DEBUG", "0").current_dir(&self.tree).stderr(File::create(log)?);
         let output = command.output().context("cannot run cargo")?;
         if !output.status.success() {
@@ -143,7 +148,10 @@ impl Models {
         let mut binaries = Vec::new();
         for line in String::from_utf8(output.stdout)?.lines() {
             let message: serde_json::Value = serde_json::from_str(line)?;
-            if let (Some(path), Some(name)) = (message["executable"].as_str(), message["target"]["name"].as_str()) {
+            let executable = (message["executable"].as_str(), message["target"]["name"].as_str());
+            if let (Some(path), Some(name)) = executable
+                && (self.part.binaries.is_empty() || self.part.binaries.contains(&name))
+            {
                 binaries.push((name.to_owned(), path.into()));
             }
         }

@@ -1,4 +1,4 @@
-//! The weakenings of the protocol's orderings.
+//! The weakenings of the orderings of the protocol, and of the cache.
 
 use std::fmt;
 use std::fs;
@@ -10,9 +10,41 @@ use anyhow::{Context, Result, ensure};
 use crate::accesses::{self, Order};
 use crate::workspace::{root, rust_files};
 
+/// A part of the sources, with the models that are about it.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Part {
+    /// What `--part` and the report call it.
+    pub name: &'static str,
+    /// Its folder.
+    folder: &'static str,
+    /// What its modules are called in front of their names.
+    prefix: &'static str,
+    /// What its models need beside `--cfg loom`.
+    pub flags: &'static str,
+    /// The test binaries that its models are in; all of them, if none is named.
+    pub binaries: &'static [&'static str],
+    /// Where they are built, below the target folder.
+    pub build: &'static str,
+}
+
+/// All that are weakened.
+pub const PARTS: [Part; 2] = [
+    Part { name: "protocol", folder: "src/protocol", prefix: "", flags: "", binaries: &[], build: "weaken/build" },
+    Part {
+        name: "cache",
+        folder: "src/cache/engine",
+        prefix: "cache::",
+        flags: "--cfg crossbeam_loom",
+        binaries: &["cache", "cache_parts"],
+        build: "weaken/build-cache",
+    },
+];
+
 /// One ordering, weakened.
 #[derive(Clone, Debug)]
 pub struct Mutant {
+    /// What it is a part of.
+    pub part: &'static Part,
     /// The source file, from the workspace's folder.
     pub file: PathBuf,
     /// Module and function: `slot::intent`, `block::Writer::claim`.
@@ -41,24 +73,30 @@ impl fmt::Display for Mutant {
     }
 }
 
-/// All weakenings of `src/protocol`.
+/// All weakenings.
 pub fn find() -> Result<Vec<Mutant>> {
-    let folder = root().join("src/protocol");
+    let of_parts: Vec<_> = PARTS.iter().map(of_part).collect::<Result<_>>()?;
+    Ok(of_parts.concat())
+}
+
+fn of_part(part: &'static Part) -> Result<Vec<Mutant>> {
+    let folder = root().join(part.folder);
     let mut mutants = Vec::new();
     for path in rust_files(&folder)? {
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let in_folder = path.strip_prefix(&folder)?.with_extension("");
         let module = in_folder.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("::");
+        let module = format!("{}{module}", part.prefix);
         let module = module.strip_suffix("::mod").unwrap_or(&module);
         let file = path.strip_prefix(root())?.display().to_string();
-        mutants.extend(of_source(module, &file, &text).with_context(|| format!("in {}", path.display()))?);
+        mutants.extend(of_source(part, module, &file, &text).with_context(|| format!("in {}", path.display()))?);
     }
     ensure!(!mutants.is_empty(), "no ordering found in {}", folder.display());
     Ok(mutants)
 }
 
 /// The weakenings of one source text.
-pub fn of_source(module: &str, file: &str, text: &str) -> Result<Vec<Mutant>> {
+pub fn of_source(part: &'static Part, module: &str, file: &str, text: &str) -> Result<Vec<Mutant>> {
     let mut mutants = Vec::new();
     for access in accesses::find(text)?.accesses {
         // A weaker ordering need not be imported, so it is written out. A fence has none: it goes.
@@ -73,6 +111,7 @@ pub fn of_source(module: &str, file: &str, text: &str) -> Result<Vec<Mutant>> {
                 weaker => (format!("{:?} -> {weaker}", access.order), format!("crate::sync::Ordering::{weaker}")),
             };
             mutants.push(Mutant {
+                part,
                 file: file.into(),
                 function: format!("{module}::{}", access.function),
                 access: access.name.clone(),
@@ -93,7 +132,7 @@ mod tests {
     #[test]
     fn weakens_each_ordering_in_place() {
         let text = "fn f() { fence(Release); a.swap(1, AcqRel); a.load(Relaxed); }";
-        let mutants = of_source("m", "m.rs", text).unwrap();
+        let mutants = of_source(&PARTS[0], "m", "m.rs", text).unwrap();
         let weakened: Vec<_> = mutants.iter().map(|mutant| (mutant.to_string(), mutant.apply(text))).collect();
         let with = |fence: &str, order: &str| format!("fn f() {{ {fence}; a.swap(1, {order}); a.load(Relaxed); }}");
         let expected = [

@@ -1,4 +1,4 @@
-//! The report of the last run, between two markers in docs/orderings.md.
+//! The report of the last run over a part, between two markers of its own in docs/orderings.md.
 
 use std::fmt::Write;
 use std::fs;
@@ -9,38 +9,31 @@ use super::models::Verdict;
 use super::{Outcome, kept};
 use crate::workspace::root;
 
-const BEGIN: &str = "<!-- weaken: begin -->";
-const END: &str = "<!-- weaken: end -->";
+/// The markers round the table of a part.
+fn markers(part: &str) -> [String; 2] {
+    ["begin", "end"].map(|which| format!("<!-- weaken {part}: {which} -->"))
+}
 
-const NEW_PAGE: &str = "# Orderings
-
-Each ordering of the protocol that is not Relaxed, weakened in turn, and the loom model that failed then.
-`cargo xtask weaken` writes this table.
-
-<!-- weaken: begin -->
-<!-- weaken: end -->
-";
-
-/// Writes the report of a whole run.
-pub fn write(outcomes: &[Outcome], models: usize) -> Result<()> {
+/// Writes the report of a whole run over a part.
+pub fn write(part: &str, outcomes: &[&Outcome], models: usize) -> Result<()> {
     let path = root().join("docs/orderings.md");
     let failed = || format!("cannot write {}", path.display());
-    let page = if path.exists() { fs::read_to_string(&path).with_context(failed)? } else { NEW_PAGE.to_owned() };
-    fs::create_dir_all(root().join("docs")).with_context(failed)?;
-    fs::write(&path, place(&page, &table(outcomes, models)).with_context(failed)?).with_context(failed)
+    let page = fs::read_to_string(&path).with_context(failed)?;
+    fs::write(&path, place(part, &page, &table(outcomes, models)).with_context(failed)?).with_context(failed)
 }
 
-fn place(page: &str, table: &str) -> Result<String> {
-    let parts = page.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let Some((before, after)) = parts else { bail!("the markers {BEGIN} and {END} are missing") };
-    Ok(format!("{before}{BEGIN}\n{table}{END}{after}"))
+fn place(part: &str, page: &str, table: &str) -> Result<String> {
+    let [begin, end] = markers(part);
+    let parts = page.split_once(&begin).and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
+    let Some((before, after)) = parts else { bail!("the markers {begin} and {end} are missing") };
+    Ok(format!("{before}{begin}\n{table}{end}{after}"))
 }
 
-fn table(outcomes: &[Outcome], models: usize) -> String {
+fn table(outcomes: &[&Outcome], models: usize) -> String {
     let caught = outcomes.iter().filter(|outcome| outcome.verdict.is_caught()).count();
     let mut text = format!("\n{} weakenings, {models} models: {caught} caught.\n\n", outcomes.len());
     text += "| function | tag | access | weakened | caught by |\n| --- | --- | --- | --- | --- |\n";
-    for Outcome { mutant, verdict } in outcomes {
+    for Outcome { mutant, verdict } in outcomes.iter().copied() {
         let result = match (verdict, kept::reason(mutant)) {
             (Verdict::Caught { model, how: None }, _) => format!("`{model}`"),
             (Verdict::Caught { model, how: Some(how) }, _) => format!("`{model}` ({how})"),
@@ -64,10 +57,14 @@ mod tests {
 
     #[test]
     fn the_table_replaces_what_is_between_the_markers() {
-        let once = place(NEW_PAGE, "one\n").unwrap();
-        let twice = place(&format!("{once}prose\n"), "two\n").unwrap();
-        assert!(twice.starts_with("# Orderings"));
-        assert!(twice.ends_with(&format!("{BEGIN}\ntwo\n{END}\nprose\n")), "{twice}");
-        assert!(place("nothing", "t").is_err());
+        let page =
+            ["# Orderings\n", &markers("a").join("\n"), "\nbetween\n", &markers("b").join("\n"), "\nafter\n"].concat();
+        let once = place("a", &page, "one\n").unwrap();
+        let both = place("b", &once, "two\n").unwrap();
+        let again = place("a", &both, "three\n").unwrap();
+        let [[a_begin, a_end], [b_begin, b_end]] = ["a", "b"].map(markers);
+        let expected = format!("# Orderings\n{a_begin}\nthree\n{a_end}\nbetween\n{b_begin}\ntwo\n{b_end}\nafter\n");
+        assert_eq!(again, expected);
+        assert!(place("a", "nothing", "t").is_err());
     }
 }
