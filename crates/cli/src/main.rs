@@ -18,6 +18,7 @@ mod number;
 mod output;
 mod probe;
 mod progress;
+mod replay;
 mod run;
 mod same_file;
 mod signals;
@@ -73,12 +74,13 @@ enum Command {
     Export(export::ExportArgs),
     Sync(durable::SyncArgs),
     Check(check::CheckArgs),
-    Probe(probe::ProbeArgs),
     Events(events::EventsArgs),
+    Probe(probe::ProbeArgs),
     Conformance(conformance::ConformanceArgs),
     Cluster(cluster::ClusterArgs),
     Lease(lease::LeaseArgs),
     Run(run::RunArgs),
+    Replay(replay::ReplayArgs),
     /// Increments counters from many processes while killing them, and shows that nothing is lost or torn
     Torture(torture::Args),
     /// Shows in a few seconds, in a temporary folder, what casblock does
@@ -102,12 +104,13 @@ fn main() -> ExitCode {
         Command::Export(args) => export::export(args, &output),
         Command::Sync(args) => durable::sync(args, &output),
         Command::Check(args) => check::check(args, &output),
+        Command::Events(args) => events::events(args, &output),
         Command::Probe(args) => probe::probe(args, &output),
         Command::Conformance(args) => conformance::conformance(args, &output),
-        Command::Events(args) => events::events(args, &output),
         Command::Cluster(args) => cluster::run(args, &output),
         Command::Lease(args) => lease::run(args, &output),
         Command::Run(args) => run::run(args, &output),
+        Command::Replay(args) => replay::replay(args, &output),
         Command::Torture(args) => torture::run(args, &output),
         Command::Demo(args) => demo::run(args, &output),
     };

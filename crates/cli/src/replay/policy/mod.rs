@@ -1,0 +1,265 @@
+//! Policies that decide what a cache keeps, simulated without its contents.
+
+mod belady;
+mod clock;
+mod fifo;
+mod list;
+mod lru;
+mod s3_fifo;
+mod sieve;
+
+use casblock_traces::Access;
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// A cache that has no contents: it tells hits from misses.
+pub trait Policy {
+    /// Uses a block; whether it was there. It is now.
+    fn access(&mut self, block: u32) -> bool;
+}
+
+/// How many accesses hit.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Hits {
+    /// Reads and writes.
+    pub all: u64,
+    /// Reads alone.
+    pub reads: u64,
+}
+
+/// The policies.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ValueEnum, Serialize, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// First in, first out
+    Fifo,
+    /// Least recently used
+    Lru,
+    /// Second chance, with one bit
+    Clock,
+    /// SIEVE (Zhang et al., NSDI 2024)
+    Sieve,
+    /// S3-FIFO (Yang et al., SOSP 2023), as casblock's cache has it
+    S3Fifo,
+    /// The optimum: the block that is used again last goes (Belady, 1966)
+    Belady,
+}
+
+impl Kind {
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fifo => "FIFO",
+            Self::Lru => "LRU",
+            Self::Clock => "CLOCK",
+            Self::Sieve => "SIEVE",
+            Self::S3Fifo => "S3-FIFO",
+            Self::Belady => "optimum",
+        }
+    }
+
+    /// How many of these accesses, to blocks below `blocks`, hit in a cache of `capacity` of them; `None` if `tick`, which is called now
+    /// and then with how many were made since, says that it is enough.
+    pub fn hits(self, accesses: &[Access], blocks: u32, capacity: u32, tick: impl FnMut(u64) -> bool) -> Option<Hits> {
+        let capacity = capacity.clamp(1, blocks.max(1));
+        match self {
+            Self::Fifo => run(&mut fifo::Fifo::new(blocks, capacity), accesses, tick),
+            Self::Lru => run(&mut lru::Lru::new(blocks, capacity), accesses, tick),
+            Self::Clock => run(&mut clock::Clock::new(blocks, capacity), accesses, tick),
+            Self::Sieve => run(&mut sieve::Sieve::new(blocks, capacity), accesses, tick),
+            Self::S3Fifo => run(&mut s3_fifo::S3Fifo::new(blocks, capacity), accesses, tick),
+            Self::Belady => run(&mut belady::Belady::new(accesses, blocks, capacity), accesses, tick),
+        }
+    }
+}
+
+const TICK: usize = 1 << 16;
+
+fn run(policy: &mut impl Policy, accesses: &[Access], mut tick: impl FnMut(u64) -> bool) -> Option<Hits> {
+    let mut hits = Hits::default();
+    for chunk in accesses.chunks(TICK) {
+        for access in chunk {
+            let hit = policy.access(access.block);
+            hits.all += u64::from(hit);
+            hits.reads += u64::from(hit && access.is_read);
+        }
+        if !tick(chunk.len() as u64) {
+            return None;
+        }
+    }
+    Some(hits)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// Accesses of which some come back soon, some late, and some never.
+    fn accesses(seed: u64, blocks: u32, count: usize) -> Vec<u32> {
+        let mut dice = fastrand::Rng::with_seed(seed);
+        let mut scan = 0;
+        let mut all = Vec::new();
+        while all.len() < count {
+            match dice.u32(0..4) {
+                0 => {
+                    for _ in 0..dice.u32(1..8) {
+                        scan = (scan + 1) % blocks;
+                        all.push(scan);
+                    }
+                }
+                1 => all.push(dice.u32(0..blocks)),
+                _ => all.push(dice.u32(0..blocks.div_ceil(5))),
+            }
+        }
+        all.truncate(count);
+        all
+    }
+
+    fn all_reads(blocks: &[u32]) -> Vec<Access> {
+        blocks.iter().map(|block| Access { block: *block, is_read: true }).collect()
+    }
+
+    fn hits(kind: Kind, accesses: &[u32], blocks: u32, capacity: u32) -> u64 {
+        let hits = kind.hits(&all_reads(accesses), blocks, capacity, |_| true).unwrap();
+        assert_eq!(hits.reads, hits.all);
+        hits.all
+    }
+
+    /// Lists, as one would write them if time did not matter: the block that goes is at the front.
+    fn naive(kind: Kind, accesses: &[u32], capacity: usize) -> u64 {
+        let mut queue: VecDeque<(u32, bool)> = VecDeque::new();
+        let mut hits = 0;
+        for &block in accesses {
+            if let Some(at) = queue.iter().position(|(it, _)| *it == block) {
+                hits += 1;
+                match kind {
+                    Kind::Lru => {
+                        let it = queue.remove(at).unwrap();
+                        queue.push_back(it);
+                    }
+                    _ => queue[at].1 = true,
+                }
+                continue;
+            }
+            while queue.len() == capacity {
+                let (oldest, was_used) = queue.pop_front().unwrap();
+                if kind == Kind::Clock && was_used {
+                    queue.push_back((oldest, false));
+                }
+            }
+            queue.push_back((block, false));
+        }
+        hits
+    }
+
+    /// SIEVE as its paper has it: new ones at the head, a hand that goes from the tail to the head and stays where it evicted.
+    fn naive_sieve(accesses: &[u32], capacity: usize) -> u64 {
+        // The head is the last.
+        let mut queue: Vec<(u32, bool)> = Vec::new();
+        let (mut hand, mut hits) = (0, 0);
+        for &block in accesses {
+            if let Some(it) = queue.iter_mut().find(|(it, _)| *it == block) {
+                it.1 = true;
+                hits += 1;
+                continue;
+            }
+            if queue.len() == capacity {
+                while queue[hand].1 {
+                    queue[hand].1 = false;
+                    hand = (hand + 1) % queue.len();
+                }
+                queue.remove(hand);
+                if hand == queue.len() {
+                    // From the head on to the tail, and not to the one that now comes.
+                    hand = 0;
+                }
+            }
+            queue.push((block, false));
+        }
+        hits
+    }
+
+    /// The most hits there can be, by trying all that may go.
+    fn best(accesses: &[u32], kept: &[u32], capacity: usize) -> u64 {
+        let Some((block, rest)) = accesses.split_first() else { return 0 };
+        if kept.contains(block) {
+            return 1 + best(rest, kept, capacity);
+        }
+        let with = |others: Vec<u32>| best(rest, &[others, vec![*block]].concat(), capacity);
+        if kept.len() < capacity {
+            return with(kept.to_vec());
+        }
+        let without = |gone: &u32| kept.iter().copied().filter(|it| it != gone).collect();
+        kept.iter().map(|gone| with(without(gone))).max().unwrap_or_default()
+    }
+
+    #[test]
+    fn each_is_as_a_naive_one() {
+        for seed in 0..60 {
+            let blocks = [3, 10, 50][seed as usize % 3];
+            let accesses = accesses(seed, blocks, 3000);
+            for capacity in [1, 2, 3, 7, 20, 50].into_iter().filter(|capacity| *capacity <= blocks) {
+                for kind in [Kind::Fifo, Kind::Lru, Kind::Clock] {
+                    let expected = naive(kind, &accesses, capacity as usize);
+                    assert_eq!(hits(kind, &accesses, blocks, capacity), expected, "{kind:?} {seed} {capacity}");
+                }
+                let expected = naive_sieve(&accesses, capacity as usize);
+                assert_eq!(hits(Kind::Sieve, &accesses, blocks, capacity), expected, "sieve {seed} {capacity}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_optimum_is_the_best_there_can_be() {
+        for seed in 0..200 {
+            let accesses = accesses(seed, 6, 14);
+            for capacity in 1..4 {
+                let expected = best(&accesses, &[], capacity as usize);
+                assert_eq!(hits(Kind::Belady, &accesses, 6, capacity), expected, "{seed} {capacity}");
+            }
+        }
+    }
+
+    #[test]
+    fn none_beats_the_optimum_and_all_have_what_fits() {
+        for seed in 0..20 {
+            let accesses = accesses(seed, 400, 20_000);
+            let distinct = accesses.iter().collect::<std::collections::HashSet<_>>().len() as u64;
+            for kind in Kind::value_variants() {
+                for capacity in [1, 4, 40, 200] {
+                    let best = hits(Kind::Belady, &accesses, 400, capacity);
+                    assert!(hits(*kind, &accesses, 400, capacity) <= best, "{kind:?} {seed} {capacity}");
+                }
+                assert_eq!(hits(*kind, &accesses, 400, 400), accesses.len() as u64 - distinct, "{kind:?}");
+                assert_eq!(hits(*kind, &accesses, 400, u32::MAX), accesses.len() as u64 - distinct, "{kind:?}");
+            }
+        }
+    }
+
+    /// A scan of blocks that never come back does not drive those out that do.
+    #[test]
+    fn scans_leave_s3_fifo_what_is_used() {
+        let mut accesses = Vec::new();
+        for round in 0..200 {
+            accesses.extend((0..50).chain(0..50));
+            accesses.extend((0..100).map(|block| 50 + (round * 100 + block) % 5000));
+        }
+        let ratio = |kind| hits(kind, &accesses, 5050, 100) as f64 / accesses.len() as f64;
+        assert!(ratio(Kind::S3Fifo) > ratio(Kind::Lru) + 0.1, "{} {}", ratio(Kind::S3Fifo), ratio(Kind::Lru));
+    }
+
+    #[test]
+    fn it_ends_when_it_is_told_to() {
+        assert_eq!(Kind::Lru.hits(&all_reads(&[1; 1 << 18]), 2, 1, |_| false), None);
+        assert_eq!(Kind::Belady.hits(&[], 0, 0, |_| true), Some(Hits::default()));
+    }
+
+    #[test]
+    fn reads_are_counted_for_themselves() {
+        let access = |block, is_read| Access { block, is_read };
+        let accesses = [access(0, false), access(0, true), access(0, false), access(1, true), access(1, true)];
+        assert_eq!(Kind::Fifo.hits(&accesses, 2, 1, |_| true), Some(Hits { all: 3, reads: 2 }));
+    }
+}
