@@ -57,6 +57,13 @@ pub const fn numbered(number: u64) -> Block {
     block
 }
 
+/// A byte of a [`numbered`] block between its first and last eight, another one for each number: so that who looks at one byte of many blocks does
+/// not always look at the same place of a page.
+#[inline]
+pub fn middle_byte(block: &Block, number: u64) -> u8 {
+    block[COUNT + (number as usize * COUNT) % (BLOCK - 2 * COUNT)]
+}
+
 /// The number that a block holds; `None` if it is torn between its beginning and its end.
 pub fn number(block: &Block) -> Option<u64> {
     let (first, last) = (block.first_chunk::<COUNT>()?, block.last_chunk::<COUNT>()?);

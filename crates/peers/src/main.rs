@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`block`] | blocks, and the numbers in them by which lost updates are found |
 //! | [`peers`] | the contestants, behind one trait |
+//! | [`caches`] | likewise, those that are caches |
 //! | [`workloads`] | what they do, a section of the report each |
 //! | [`measure`] | rounds that take turns, medians, ratios |
 //! | [`targets`] | the project's targets |
@@ -12,6 +13,7 @@
 //! | [`cores`], [`machine`], [`temporary`] | what it runs on, and in |
 
 mod block;
+mod caches;
 mod cores;
 mod machine;
 mod measure;
@@ -27,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result};
+use casblock_traces::Trace;
 use clap::{Parser, Subcommand};
 
 use cores::Cores;
@@ -75,6 +78,9 @@ struct Options {
     /// Report on the JSON of an earlier run, and measure nothing
     #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "smoke", "only"])]
     from: Option<PathBuf>,
+    /// A trace, to compare caches on: vscsi or CSV, as `casblock replay` reads them
+    #[arg(long, value_name = "TRACE", conflicts_with = "from")]
+    trace: Option<PathBuf>,
     /// A folder in memory, for the files of those that flush nothing
     #[arg(long, value_name = "FOLDER", default_value = "/dev/shm")]
     memory: PathBuf,
@@ -121,6 +127,8 @@ fn take_measurements(options: &Options) -> Result<Report> {
     if cfg!(debug_assertions) {
         eprintln!("built without optimizations: these figures say nothing");
     }
+    let trace = options.trace.as_ref().map(|path| Ok::<_, anyhow::Error>((path.clone(), Trace::open(path, None)?)));
+    let trace = trace.transpose()?;
     let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     let (start, cores) = (Instant::now(), Cores::of_this_process());
     let effort = match (options.quick, options.smoke) {
@@ -133,7 +141,7 @@ fn take_measurements(options: &Options) -> Result<Report> {
     let temporary = Temporary::within(&[&memory, &options.disk])?;
     let mut folders = temporary.paths().map(Path::to_owned);
     let mut folder = || folders.next().expect("there are two");
-    let ground = Ground { effort, cores, memory: folder(), disk: folder() };
+    let ground = Ground { effort, cores, memory: folder(), disk: folder(), trace };
     let mut sections = Vec::new();
     for (name, part) in PARTS {
         if options.only.is_empty() || options.only.iter().any(|only| only == name) {
@@ -166,6 +174,9 @@ fn command(options: &Options) -> String {
     }
     if !options.only.is_empty() {
         command += &format!(" --only {}", options.only.join(","));
+    }
+    if let Some(trace) = &options.trace {
+        command += &format!(" --trace {}", trace.display());
     }
     command
 }

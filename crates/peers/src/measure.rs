@@ -19,6 +19,8 @@ pub struct Effort {
     pub long_slice: Duration,
     /// The most blocks a store has whose blocks are all written first.
     pub most_blocks: u64,
+    /// The most threads at once.
+    pub most_threads: usize,
 }
 
 impl Effort {
@@ -29,6 +31,7 @@ impl Effort {
         slice: Duration::from_millis(4),
         long_slice: Duration::from_millis(120),
         most_blocks: u64::MAX,
+        most_threads: usize::MAX,
     };
 
     /// Seconds: shows that all works, and measures nothing.
@@ -38,6 +41,7 @@ impl Effort {
         slice: Duration::from_micros(100),
         long_slice: Duration::from_millis(5),
         most_blocks: 1 << 10,
+        most_threads: 32,
     };
 
     /// A quarter of an hour or so.
@@ -47,6 +51,7 @@ impl Effort {
         slice: Duration::from_millis(10),
         long_slice: Duration::from_millis(250),
         most_blocks: u64::MAX,
+        most_threads: usize::MAX,
     };
 }
 

@@ -20,6 +20,12 @@ fn own(sections: &[Section], id: &str, measure: usize, at: f64) -> Option<f64> {
     Some(row.figures.get(measure)?.as_ref()?.median)
 }
 
+/// The least of casblock's ratios to all others, at one place: where more is better, that to the best of them.
+fn ratio_to_best(sections: &[Section], id: &str, at: f64) -> Option<f64> {
+    let others = rows(sections, id).iter().filter(|row| row.kind == Kind::Peer && row.at == Some(at));
+    others.filter_map(|row| Some(row.ratio?.median)).min_by(f64::total_cmp)
+}
+
 /// What should be at most `limit`.
 fn at_most(text: &str, limit: f64, measured: Option<f64>) -> Option<Target> {
     let measured = measured?;
@@ -62,6 +68,8 @@ pub fn judge(sections: &[Section]) -> Vec<Target> {
             ratio(sections, "read-random", "parking_lot Mutex", None),
         ),
         at_least("durable updates, 8 threads ÷ one", 4.0, durable(8.0).zip(durable(1.0)).map(|(a, b)| a / b)),
+        at_least("hits of a cache, 2 threads ÷ fastest other", 1.5, ratio_to_best(sections, "cache-hits", 2.0)),
+        at_least("hit ratio, cache of 1 % ÷ best other", 1.0, ratio_to_best(sections, "cache-hit-ratio", 1.0)),
         at_most("bytes beside the blocks of 2²⁶, %", 3.0, own(sections, "growth-blocks", 4, (1u64 << 26) as f64)),
     ];
     targets.into_iter().flatten().collect()

@@ -16,20 +16,21 @@ fn ensure_success(output: &Output) {
 #[test]
 fn a_run_gives_tables_json_and_a_page() {
     let folder = tempfile::tempdir().unwrap();
-    let files = ["--json", "run.json", "--html", "run.html", "--markdown", "run.md"];
+    std::fs::write(folder.path().join("trace.csv"), "op,lba,length_bytes\nr,7,4096\nw,8,512\nr,7,4096\n").unwrap();
+    let files = ["--json", "run.json", "--html", "run.html", "--markdown", "run.md", "--trace", "trace.csv"];
     let output = compare(folder.path(), &[&["--smoke"][..], &files].concat());
     ensure_success(&output);
     let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
 
     let report: serde_json::Value = serde_json::from_str(&read("run.json")).unwrap();
     let sections = report["sections"].as_array().unwrap();
-    assert_eq!(sections.len(), 18);
+    assert_eq!(sections.len(), 23);
     for section in sections {
         let (rows, measures) = (section["rows"].as_array().unwrap(), section["measures"].as_array().unwrap().len());
         assert!(rows.iter().any(|row| row["who"] == "casblock"), "{}", section["id"]);
         assert!(rows.iter().all(|row| row["figures"].as_array().unwrap().len() == measures), "{}", section["id"]);
     }
-    assert!(report["targets"].as_array().unwrap().len() == 12);
+    assert!(report["targets"].as_array().unwrap().len() == 14);
 
     let terminal = String::from_utf8(output.stdout).unwrap();
     let widest = terminal.lines().map(|line| line.chars().count()).max();
@@ -54,6 +55,7 @@ fn wrong_arguments_are_told_before_anything_is_measured() {
     for (arguments, said) in [
         (&["--only", "nothing"][..], "possible values"),
         (&["--json", "no/such/folder/run.json"], "cannot write no/such/folder/run.json"),
+        (&["--only", "caches", "--smoke", "--trace", "no-such-trace"], "no-such-trace"),
         (&["--from", "no-such-run.json"], "cannot read no-such-run.json"),
         (&["--only", "growth", "--smoke", "--from", "x"], "cannot be used with"),
     ] {

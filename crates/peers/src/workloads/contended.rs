@@ -247,7 +247,7 @@ pub fn run(ground: &Ground) -> Result<Vec<Section>> {
     let temporary = folder(&ground.memory)?;
     let team = Contended::create(temporary.path(), 1, Durability::Process)?;
     let mut rows = Vec::new();
-    for threads in THREADS {
+    for threads in THREADS.into_iter().filter(|threads| *threads <= ground.effort.most_threads) {
         let workload = OneBlock { threads, slice: ground.effort.long_slice, cores: ground.cores.clone() };
         let mut entrants = team.enter(&workload)?;
         // It goes through all threads' readers for each update, and a round of that many does not end for seconds.

@@ -1,6 +1,7 @@
 //! What is measured: each file gives sections of the report.
 
 mod alone;
+mod caches;
 mod contended;
 mod durable;
 mod growth;
@@ -13,13 +14,18 @@ mod team;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use casblock_traces::Trace;
 
 use crate::cores::Cores;
 use crate::measure::Effort;
-use crate::results::{Measure, Row, Section, Unit};
+use crate::results::{Contestant, Measure, Row, Section, Unit};
 
 pub use processes::{Errand, run_errand};
-pub use team::contestants;
+
+/// How each contestant is used, and what of it survives.
+pub fn contestants() -> Vec<Contestant> {
+    [team::contestants(), caches::contestants()].concat()
+}
 
 /// What all workloads need.
 pub struct Ground {
@@ -31,6 +37,8 @@ pub struct Ground {
     pub memory: PathBuf,
     /// A folder on a disk.
     pub disk: PathBuf,
+    /// A trace of a disk's requests, and its file, if there is one.
+    pub trace: Option<(PathBuf, Trace)>,
 }
 
 /// A new folder in `within`, which goes with what it holds.
@@ -42,7 +50,7 @@ fn folder(within: &Path) -> Result<tempfile::TempDir> {
 pub type Part = (&'static str, fn(&Ground) -> Result<Vec<Section>>);
 
 /// All parts, in the order of the report.
-pub const PARTS: [Part; 8] = [
+pub const PARTS: [Part; 9] = [
     ("alone", alone::run),
     ("together", contended::two_threads),
     ("contended", contended::run),
@@ -51,6 +59,7 @@ pub const PARTS: [Part; 8] = [
     ("durable", durable::run),
     ("old-way", old_way::run),
     ("growth", growth::run),
+    ("caches", caches::run),
 ];
 
 /// A section that measures the time of an operation.
