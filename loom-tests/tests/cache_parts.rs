@@ -89,7 +89,7 @@ fn neighbours_go_and_come() {
 #[test]
 fn a_free_number_is_its_takers_alone() {
     run_model("a stack of two", || {
-        let stack = Arc::new(Stack::new());
+        let stack = Arc::new(Stack::default());
         let below = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
         let owned = Arc::new([UnsafeCell::new(0u32), UnsafeCell::new(0)]);
         let push = |number: u32| stack.push(number, |under| below[number as usize].store(under, Relaxed));

@@ -33,7 +33,7 @@ impl Frames {
     /// So many free frames of so many bytes each; `None` if there is no memory for them.
     pub fn new(count: u32, frame_bytes: usize) -> Option<Self> {
         let memory = Memory::new(count, frame_bytes)?;
-        let frames = Self { memory, stamps: (0..count).map(|_| AtomicU64::new(0)).collect(), free: Stack::new() };
+        let frames = Self { memory, stamps: (0..count).map(|_| AtomicU64::new(0)).collect(), free: Stack::default() };
         (0..count).rev().for_each(|frame| frames.put_back(frame));
         Some(frames)
     }

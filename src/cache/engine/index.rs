@@ -109,7 +109,7 @@ impl Index {
         let index = Self {
             heads: (0..chains).map(|_| AtomicU32::new(0)).collect(),
             entries: (0..entries).map(entry).collect(),
-            free: Stack::new(),
+            free: Stack::default(),
         };
         // The first are on top.
         (0..entries).rev().for_each(|entry| index.put_back(entry));

@@ -50,9 +50,9 @@ impl Policy {
     /// Finds an entry that `kill` kills, which it may decline to; whether there was one.
     pub fn evict(&self, index: &Index, kill: impl Fn(u32) -> bool) -> bool {
         // Each is passed over as often as it may have been used, and once because somebody is at work on it.
-        let tries = (u64::from(USES_MAX) + 2) * (self.small.len() + self.main.len() + 1);
+        let tries = (u64::from(USES_MAX) + 2) * (self.small.about_len() + self.main.about_len() + 1);
         (0..tries).any(|_| {
-            if self.small.len() >= self.small_entries
+            if self.small.about_len() >= self.small_entries
                 && let Some(candidate) = self.small.pop()
             {
                 return self.judge_new(index, candidate, &kill);

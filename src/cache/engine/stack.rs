@@ -13,12 +13,14 @@ pub struct Stack {
     top: CachePadded<AtomicU64>,
 }
 
-impl Stack {
-    /// One with nothing in it.
-    pub fn new() -> Self {
+/// One with nothing in it.
+impl Default for Stack {
+    fn default() -> Self {
         Self { top: CachePadded::new(AtomicU64::new(0)) }
     }
+}
 
+impl Stack {
     fn changed(top: u64, number: u32) -> u64 {
         ((top >> 32).wrapping_add(1) << 32) | u64::from(number)
     }
