@@ -6,7 +6,7 @@
 use std::cell::Cell;
 
 use casblock::cache_engine::parts::pin;
-use casblock::cache_engine::{Begun, BlockGuard, Engine, How, Stamp};
+use casblock::cache_engine::{Begun, BlockGuard, Counted, Engine, How, Stamp};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
@@ -309,7 +309,7 @@ fn a_block_replaced_under_its_reader(preemptions: usize, look_twice: fn(&Cached)
         for _ in 0..3 {
             cached.update(0);
         }
-        counts.count(if cached.engine.reclaimed() > 0 { "reused" } else { "kept" });
+        counts.count(if cached.engine.counters().sum(Counted::Reclaimed) > 0 { "reused" } else { "kept" });
         reader.join().unwrap();
     });
     flaws.assert_none();
@@ -337,6 +337,63 @@ fn control_a_reader_that_has_let_go() {
         thread::yield_now();
         // SAFETY: the frame is as old as the cache, and loom runs one thread at a time.
         [first, unsafe { bytes.read_unaligned() }]
+    });
+}
+
+/// A reader has a block while others take its place, and its entry and frame with it; what it saw of it at two looks.
+fn a_block_evicted_under_its_reader(preemptions: usize, look_twice: fn(&Cached) -> Option<[u64; 2]>) {
+    let (flaws, tally) = (Flaws::new(), Tally::new());
+    let (noted, counts) = (flaws.clone(), tally.clone());
+    run_model_bounded("a block evicted under its reader", preemptions, move || {
+        let cached = warm();
+        cached.device[1].store(100, Ordering::Relaxed);
+        let (evictor, flaws) = (Arc::clone(&cached), noted.clone());
+        let evictor = thread::spawn(move || {
+            // Each takes the only place from the other; entries and frames there are three of.
+            for lba in [1, 0, 1] {
+                flaws.expect(evictor.read(lba) == [1, 100][lba as usize], "another block");
+            }
+        });
+        let (reader, flaws) = (Arc::clone(&cached), noted.clone());
+        let reader = thread::spawn(move || {
+            let seen = look_twice(&reader);
+            flaws.expect(seen.is_none_or(|seen| seen == [1, 1]), "a block changed under its reader");
+            seen.is_some()
+        });
+        evictor.join().unwrap();
+        let hit = if reader.join().unwrap() { "hit" } else { "miss" };
+        let reused = cached.engine.counters().sum(Counted::Reclaimed) > 0;
+        counts.count(format!("{hit}, {}", if reused { "reused" } else { "kept" }));
+    });
+    flaws.assert_none();
+    tally.assert_reached(&["hit, kept", "hit, reused", "miss, kept", "miss, reused"]);
+}
+
+/// A block as the cache has it, if it does.
+fn cached_block(cached: &Cached) -> Option<BlockGuard<'_>> {
+    cached.engine.look(0, |_| true)?.ok()
+}
+
+#[test]
+fn a_block_stays_as_long_as_it_is_read_though_it_is_evicted() {
+    a_block_evicted_under_its_reader(2, |cached| {
+        let block = cached_block(cached)?;
+        let first = number(&block);
+        thread::yield_now();
+        Some([first, number(&block)])
+    });
+}
+
+#[test]
+#[should_panic(expected = "a block changed under its reader")]
+fn control_a_reader_that_has_let_go_of_what_is_evicted() {
+    a_block_evicted_under_its_reader(2, |cached| {
+        let block = cached_block(cached)?;
+        let (first, bytes) = (number(&block), block.as_ptr().cast::<u64>());
+        drop(block);
+        thread::yield_now();
+        // SAFETY: the frame is as old as the cache, and loom runs one thread at a time.
+        Some([first, unsafe { bytes.read_unaligned() }])
     });
 }
 

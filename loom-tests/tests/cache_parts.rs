@@ -14,7 +14,7 @@ fn who_finds_an_entry_finds_its_block() {
     let (tally, flaws) = (Tally::new(), Flaws::new());
     let (counts, seen) = (tally.clone(), flaws.clone());
     run_model("link beside find", move || {
-        let index = Arc::new(Index::new(1, 2));
+        let index = Arc::new(Index::new(1, 2).expect("memory"));
         let [stays, again] = [(); 2].map(|()| index.take().expect("two are free"));
         index.link(stays, 1).expect("no other");
         index.link(again, 2).expect("no other");
@@ -54,7 +54,7 @@ fn neighbours_go_and_come() {
     let flaws = Flaws::new();
     let seen = flaws.clone();
     run_model("unlink beside unlink", move || {
-        let index = Arc::new(Index::new(1, 4));
+        let index = Arc::new(Index::new(1, 4).expect("memory"));
         let entries = [(); 4].map(|()| index.take().expect("four are free"));
         for (entry, lba) in entries.into_iter().zip(0..3) {
             index.link(entry, lba).expect("no other");
@@ -122,7 +122,7 @@ fn a_queued_entry_is_its_takers_alone() {
     let tally = Tally::new();
     let counts = tally.clone();
     run_model("a queue of two", move || {
-        let queue = Arc::new(Queue::new(2));
+        let queue = Arc::new(Queue::new(2).expect("memory"));
         let owned = Arc::new(UnsafeCell::new(0u32));
         queue.push(0);
         let takes_and_gives_back = || {

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::engine::{Begun, Flight, How, Reading, Ticket};
-use super::{BlockCache, Consistency, HITS, MISSES, one_of_many};
+use super::{BlockCache, Consistency, one_of_many};
 use crate::device::{BlockDevice, DeviceError};
 use crate::environment::Environment;
 
@@ -63,7 +63,7 @@ impl<D: BlockDevice, E: Environment> BlockCache<D, E> {
     /// elsewhere that another host has changed them.
     pub fn invalidate(&self, lba: u64, blocks: u64) {
         let end = lba.saturating_add(blocks).min(self.device.block_count());
-        (lba..end).for_each(|lba| self.engine.invalidate(lba));
+        self.engine.invalidate_all(lba..end);
     }
 
     /// Replaces blocks on the device, whatever they hold, and in the cache, from block `lba` on: as many as `data` is long.
@@ -129,7 +129,7 @@ impl<D: BlockDevice, E: Environment> BlockCache<D, E> {
     /// Reads blocks as the device has them now.
     fn read_run_now(&self, lba: u64, out: &mut [u8]) -> Result<(), DeviceError> {
         let asking = self.ask(lba, out.len());
-        self.counters.add(MISSES, asking.tickets.len() as u64);
+        asking.tickets.iter().for_each(|ticket| self.count(ticket.how()));
         let result = self.device.read(lba, out);
         match &result {
             Ok(()) => asking.learn(out),
@@ -144,17 +144,20 @@ impl<D: BlockDevice, E: Environment> BlockCache<D, E> {
         let (mut ours, mut others) = (Vec::new(), Vec::new());
         for (index, out) in out.chunks_exact_mut(block_bytes).enumerate() {
             let lba = lba + index as u64;
-            if let Some(block) = self.hit(lba, consistency) {
-                self.counters.add(HITS, 1);
-                out.copy_from_slice(&block);
-                continue;
-            }
+            let how = match self.look(lba, consistency) {
+                Ok(block) => {
+                    self.count(How::Hit);
+                    out.copy_from_slice(&block);
+                    continue;
+                }
+                Err(how) => how,
+            };
             match self.engine.begin_reading(lba, self.freshness(lba, consistency)) {
                 Begun::Fresh(block) => {
-                    self.counters.add(HITS, 1);
+                    self.count(How::Hit);
                     out.copy_from_slice(&block);
                 }
-                Begun::Join(flight) => others.push((index, flight)),
+                Begun::Join(flight) => others.push((index, how, flight)),
                 Begun::Read(reading) => ours.push((index, reading)),
             }
         }
@@ -177,12 +180,12 @@ impl<D: BlockDevice, E: Environment> BlockCache<D, E> {
             for (at, (_, reading)) in ours.drain(..run).enumerate() {
                 match &stamps {
                     Ok(stamps) => {
-                        self.count(if reading.is_refresh() { How::Stale } else { How::Miss });
+                        self.count(reading.how());
                         let stamp = stamps.get(at).or(stamps.first()).copied().unwrap_or_default();
                         reading.fill(&out[at * block_bytes..][..block_bytes], stamp);
                     }
                     Err(error) => {
-                        self.counters.add(MISSES, 1);
+                        self.count(reading.how());
                         reading.fail(error);
                     }
                 }
@@ -206,23 +209,23 @@ impl<D: BlockDevice, E: Environment> BlockCache<D, E> {
         &self,
         lba: u64,
         out: &mut [u8],
-        others: Vec<(usize, Arc<Flight<DeviceError>>)>,
+        others: Vec<(usize, How, Arc<Flight<DeviceError>>)>,
         consistency: Consistency,
     ) -> Result<(), DeviceError> {
         let block_bytes = self.device.block_bytes();
-        for (index, flight) in others {
+        for (index, how, flight) in others {
             let out = &mut out[index * block_bytes..][..block_bytes];
             flight.wait().map_err(|error| {
-                self.counters.add(MISSES, 1);
+                self.count(how);
                 one_of_many(error)
             })?;
             let lba = lba + index as u64;
-            match self.hit(lba, consistency) {
-                Some(block) => {
-                    self.counters.add(MISSES, 1);
+            match self.look(lba, consistency) {
+                Ok(block) => {
+                    self.count(how);
                     out.copy_from_slice(&block);
                 }
-                None => out.copy_from_slice(&self.get_from_device(lba, consistency)?),
+                Err(_) => out.copy_from_slice(&self.get_from_device(lba, consistency)?),
             }
         }
         Ok(())
@@ -236,8 +239,8 @@ struct Tickets {
 }
 
 impl Tickets {
-    fn len(&self) -> usize {
-        self.others.len() + usize::from(self.first.is_some())
+    fn iter(&self) -> impl Iterator<Item = &Ticket> {
+        self.first.iter().chain(&self.others)
     }
 
     fn drain(&mut self) -> impl Iterator<Item = Ticket> {
@@ -261,7 +264,7 @@ impl<D: BlockDevice, E: Environment> Asking<'_, D, E> {
             return blocks.for_each(|lba| self.cache.refresh(lba));
         }
         let block_bytes = self.cache.device.block_bytes();
-        if data.len() != self.tickets.len() * block_bytes {
+        if data.len() != self.tickets.iter().count() * block_bytes {
             return;
         }
         for (ticket, bytes) in self.tickets.drain().zip(data.chunks_exact(block_bytes)) {

@@ -26,7 +26,6 @@
 //! `docs/cache.md` tells which one you need, and how it works.
 
 mod batch;
-mod counters;
 mod device;
 mod engine;
 
@@ -34,8 +33,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use counters::Counters;
-use engine::{Engine, How, Stamp};
+use engine::{Counted, Engine, How, Stale, Stamp};
 
 use crate::device::{BlockDevice, DeviceError};
 use crate::environment::{Environment, System};
@@ -125,14 +123,8 @@ pub struct BlockCache<D, E = System> {
     consistency: Consistency,
     /// Whether the device is a store, and nothing stands between.
     is_over_store: bool,
-    counters: Counters<3>,
     environment: E,
 }
-
-/// The counters.
-const HITS: usize = 0;
-const MISSES: usize = 1;
-const STALE: usize = 2;
 
 impl<D: BlockDevice> BlockCache<D> {
     /// In front of this device.
@@ -157,7 +149,7 @@ impl<D: BlockDevice, E: Environment> BlockCache<D, E> {
         let engine = Engine::new(blocks, block_bytes).ok_or(CacheError::OutOfMemory { blocks, block_bytes })?;
         let is_over_store = device.as_store().is_some();
         let consistency = config.consistency;
-        Ok(Self { device, engine, consistency, is_over_store, counters: Counters::new(), environment })
+        Ok(Self { device, engine, consistency, is_over_store, environment })
     }
 
     /// The device.
@@ -172,14 +164,14 @@ impl<D: BlockDevice, E: Environment> BlockCache<D, E> {
 
     /// What it did so far.
     pub fn statistics(&self) -> Statistics {
-        let [hits, misses, stale] = self.counters.sums();
+        let sum = |counted| self.engine.counters().sum(counted);
         Statistics {
-            hits,
-            misses,
-            stale,
-            evictions: self.engine.evictions(),
+            hits: sum(Counted::Hit),
+            misses: sum(Counted::Miss),
+            stale: sum(Counted::Stale),
+            evictions: sum(Counted::Evicted),
             len: self.engine.occupied(),
-            reclaimed: self.engine.reclaimed(),
+            reclaimed: sum(Counted::Reclaimed),
         }
     }
 
@@ -198,22 +190,22 @@ impl<D: BlockDevice, E: Environment> BlockCache<D, E> {
     /// What the device answers.
     #[inline]
     pub fn get_as(&self, lba: u64, consistency: Consistency) -> Result<BlockGuard<'_>, DeviceError> {
-        if let Some(block) = self.hit(lba, consistency) {
-            self.counters.add(HITS, 1);
+        if let Ok(block) = self.look(lba, consistency) {
+            self.count(How::Hit);
             return Ok(block);
         }
         self.get_from_device(lba, consistency)
     }
 
-    /// What the cache has of a block, if it is as it is wanted.
+    /// What the cache has of a block, if it is as it is wanted; or else what that makes a read of it.
     #[inline]
-    fn hit(&self, lba: u64, consistency: Consistency) -> Option<BlockGuard<'_>> {
+    fn look(&self, lba: u64, consistency: Consistency) -> Result<BlockGuard<'_>, How> {
         let found = match (self.is_over_store, consistency) {
             (false, Consistency::Hint) => self.engine.look(lba, |_| true),
-            (false, Consistency::Current) => return None,
+            (false, Consistency::Current) => None,
             _ => self.engine.look(lba, self.freshness(lba, consistency)),
         };
-        found?.ok()
+        found.ok_or(How::Miss)?.map_err(|Stale| How::Stale)
     }
 
     #[cold]
@@ -231,20 +223,22 @@ impl<D: BlockDevice, E: Environment> BlockCache<D, E> {
             _ => self.engine.read_through(lba, is_fresh, fetch),
         };
         let (block, how) = read.map_err(|error| {
-            self.counters.add(MISSES, 1);
+            self.count(How::Miss);
             one_of_many(error)
         })?;
         self.count(how);
         Ok(block)
     }
 
+    #[inline]
     fn count(&self, how: How) {
+        let counters = self.engine.counters();
         match how {
-            How::Hit => self.counters.add(HITS, 1),
-            How::Miss => self.counters.add(MISSES, 1),
+            How::Hit => counters.add(Counted::Hit, 1),
+            How::Miss => counters.add(Counted::Miss, 1),
             How::Stale => {
-                self.counters.add(MISSES, 1);
-                self.counters.add(STALE, 1);
+                counters.add(Counted::Miss, 1);
+                counters.add(Counted::Stale, 1);
             }
         }
     }

@@ -33,6 +33,19 @@ const PLANTED: &str = "--test damaged_files -- --ignored --exact planted_overflo
 /// The sanitizer's first words.
 const FOUND: &str = "ERROR: AddressSanitizer";
 
+/// Tests that allocate and give back for long, of which nothing may be left that nobody knows.
+const LEAK_TESTS: &str = "--test cache --test cache_reclamation";
+
+/// The test that forgets some memory.
+const LEAK_PLANTED: &str = "--test cache_reclamation -- --ignored --exact planted_leak";
+
+/// As many must pass at least.
+const LEAK_TESTS_LEAST: u64 = 18;
+
+/// What the sanitizer says of memory that nobody knows, and where it must not look for any.
+const LEAKED: &str = "ERROR: LeakSanitizer: detected memory leaks";
+const CANNOT_LOOK: &str = "LeakSanitizer has encountered a fatal error";
+
 /// The fuzz targets.
 const TARGETS: [&str; 2] = ["damaged_file", "any_file"];
 
@@ -122,13 +135,12 @@ fn judge(name: &str, is_good: bool, what: &str, text: &str) -> bool {
 /// Runs something with a fault that must be found: what finds nothing there has shown nothing elsewhere.
 fn control(name: &str, command: &mut Command) -> Result<bool> {
     let (output, text) = step(name, command)?;
-    let found = !output.status.success() && text.contains(FOUND);
-    Ok(judge(
-        name,
-        found,
-        if found { "a fault was planted, and found" } else { "a planted fault was not found" },
-        &text,
-    ))
+    Ok(judge_control(name, !output.status.success() && text.contains(FOUND), &text))
+}
+
+fn judge_control(name: &str, found: bool, text: &str) -> bool {
+    let what = if found { "a fault was planted, and found" } else { "a planted fault was not found" };
+    judge(name, found, what, text)
 }
 
 fn run_tests(host: &str) -> Result<bool> {
@@ -141,7 +153,27 @@ fn run_tests(host: &str) -> Result<bool> {
     let count = libtest::count(&text);
     let good = output.status.success() && count.failed == 0 && count.passed >= TESTS_LEAST && !text.contains(FOUND);
     let what = format!("{} passed, {TESTS_LEAST} at least expected; {} failed", count.passed, count.failed);
-    Ok(judge("tests", good, &what, &text) && control)
+    Ok(judge("tests", good, &what, &text) && control && run_leak_tests(host)?)
+}
+
+/// Looks for what is left when the tests of the cache have ended.
+fn run_leak_tests(host: &str) -> Result<bool> {
+    let looking = |tests: &str| {
+        let mut command = nightly_cargo(&format!("test -p casblock --no-fail-fast {tests}"), host, "");
+        command.env("ASAN_OPTIONS", "detect_leaks=1");
+        command
+    };
+    let (output, text) = step("leaks with a fault", looking(LEAK_PLANTED).env("CASBLOCK_TEST_PLANT", "1"))?;
+    if text.contains(CANNOT_LOOK) {
+        println!("leaks: *** NOT RUN: this machine does not let a process look at its own threads (ptrace) ***");
+        return Ok(true);
+    }
+    let control = judge_control("leaks with a fault", !output.status.success() && text.contains(LEAKED), &text);
+    let (output, text) = step("leaks", &mut looking(LEAK_TESTS))?;
+    let count = libtest::count(&text);
+    let good = output.status.success() && count.failed == 0 && count.passed >= LEAK_TESTS_LEAST;
+    let what = format!("{} passed, {LEAK_TESTS_LEAST} at least expected; {} failed", count.passed, count.failed);
+    Ok(judge("leaks", good && !text.contains(LEAKED), &what, &text) && control)
 }
 
 fn fuzz(host: &str, options: &Options) -> Result<bool> {

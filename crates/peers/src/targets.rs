@@ -69,7 +69,9 @@ pub fn judge(sections: &[Section]) -> Vec<Target> {
         ),
         at_least("durable updates, 8 threads ÷ one", 4.0, durable(8.0).zip(durable(1.0)).map(|(a, b)| a / b)),
         at_least("hits of a cache, 2 threads ÷ fastest other", 1.5, ratio_to_best(sections, "cache-hits", 2.0)),
+        at_least("hit ratio, cache of 0.1 % ÷ best other", 1.0, ratio_to_best(sections, "cache-hit-ratio", 0.1)),
         at_least("hit ratio, cache of 1 % ÷ best other", 1.0, ratio_to_best(sections, "cache-hit-ratio", 1.0)),
+        at_least("hit ratio, cache of 10 % ÷ best other", 1.0, ratio_to_best(sections, "cache-hit-ratio", 10.0)),
         at_most("bytes beside the blocks of 2²⁶, %", 3.0, own(sections, "growth-blocks", 4, (1u64 << 26) as f64)),
     ];
     targets.into_iter().flatten().collect()

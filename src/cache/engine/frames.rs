@@ -7,6 +7,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
+use super::allocated;
 use super::stack::Stack;
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::Relaxed;
@@ -33,7 +34,8 @@ impl Frames {
     /// So many free frames of so many bytes each; `None` if there is no memory for them.
     pub fn new(count: u32, frame_bytes: usize) -> Option<Self> {
         let memory = Memory::new(count, frame_bytes)?;
-        let frames = Self { memory, stamps: (0..count).map(|_| AtomicU64::new(0)).collect(), free: Stack::default() };
+        let stamps = allocated(count as usize, |_| AtomicU64::new(0))?;
+        let frames = Self { memory, stamps, free: Stack::default() };
         (0..count).rev().for_each(|frame| frames.put_back(frame));
         Some(frames)
     }

@@ -1,5 +1,6 @@
 //! Ghosts: blocks that were evicted lately, by a few bits each. One that comes back was evicted too early.
 
+use super::allocated;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU32, AtomicU64};
 
@@ -23,10 +24,10 @@ const LIFE: u64 = 1024;
 
 impl Ghosts {
     /// For so many. As some sets have more than their share, there are places for half as many again.
-    pub fn new(ghosts: u32) -> Self {
+    pub fn new(ghosts: u32) -> Option<Self> {
         let life = u64::from(ghosts).max(WAYS as u64);
         let places = (life + life / 2).next_multiple_of(WAYS as u64);
-        Self { places: (0..places).map(|_| AtomicU32::new(0)).collect(), count: AtomicU64::new(0), life }
+        Some(Self { places: allocated(places as usize, |_| AtomicU32::new(0))?, count: AtomicU64::new(0), life })
     }
 
     fn set(&self, hash: u64) -> &[AtomicU32] {
@@ -79,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_last_are_there_and_the_old_are_gone() {
-        let ghosts = Ghosts::new(1000);
+        let ghosts = Ghosts::new(1000).expect("memory");
         (0..10_000).for_each(|block| ghosts.put(hash(block)));
         let there = |blocks: std::ops::Range<u64>| blocks.filter(|block| ghosts.take(hash(*block))).count();
         // A set may have had more than its share.

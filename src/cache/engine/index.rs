@@ -7,6 +7,7 @@
 //!
 //! At most one entry of a block is not marked: who puts one in front has seen all others behind it.
 
+use super::allocated;
 use super::stack::Stack;
 use super::state::State;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
@@ -97,8 +98,8 @@ pub fn hash(lba: u64) -> u64 {
 }
 
 impl Index {
-    /// One of so many chains and free entries.
-    pub fn new(chains: u32, entries: u32) -> Self {
+    /// One of so many chains and free entries; `None` if there is no memory for it.
+    pub fn new(chains: u32, entries: u32) -> Option<Self> {
         assert!(chains > 0 && entries <= ENTRIES_MAX, "the cache has checked its size");
         let entry = |_| Entry {
             lba: AtomicU64::new(0),
@@ -107,13 +108,13 @@ impl Index {
             uses: AtomicU32::new(0),
         };
         let index = Self {
-            heads: (0..chains).map(|_| AtomicU32::new(0)).collect(),
-            entries: (0..entries).map(entry).collect(),
+            heads: allocated(chains as usize, |_| AtomicU32::new(0))?,
+            entries: allocated(entries as usize, entry)?,
             free: Stack::default(),
         };
         // The first are on top.
         (0..entries).rev().for_each(|entry| index.put_back(entry));
-        index
+        Some(index)
     }
 
     /// The entry of this number.
@@ -151,6 +152,20 @@ impl Index {
             link = next;
         }
         None
+    }
+
+    /// How many chains there are.
+    pub fn chains(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// Calls `f` with each entry of a chain. The caller is pinned.
+    pub fn for_each(&self, chain: usize, f: impl Fn(u32)) {
+        let mut link = Self::load(&self.heads[chain]);
+        while let Some(index) = link.index() {
+            link = Self::load(&self.entry(index).next);
+            f(index);
+        }
     }
 
     /// Takes a free entry, for [`link`](Self::link).

@@ -19,6 +19,7 @@
 //!
 //! An old fill never replaces a newer block: its version is old.
 
+mod counters;
 mod flight;
 mod frames;
 mod ghost;
@@ -30,7 +31,8 @@ mod read;
 mod stack;
 mod state;
 
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Weak};
 
 use crossbeam_epoch::{self as epoch, Guard};
 use crossbeam_utils::CachePadded;
@@ -54,6 +56,7 @@ pub mod parts {
     pub use super::stack::Stack;
 }
 
+pub use counters::{Counted, Counters};
 pub use flight::Flight;
 pub use frames::Stamp;
 pub use guard::{BlockGuard, Buffer};
@@ -72,11 +75,10 @@ pub struct Engine<E> {
     frame_bytes: usize,
     /// How many entries are linked, or about to be.
     linked: CachePadded<AtomicU64>,
-    evictions: CachePadded<AtomicU64>,
 }
 
-/// What is used again and again. What was taken out of the cache comes back here when nobody can see it any more, which may be after
-/// the cache is gone.
+/// What is used again and again. What was taken out of the cache comes back here when nobody can see it any more, unless the cache is
+/// gone by then.
 #[derive(Debug)]
 struct Pool {
     index: Index,
@@ -85,8 +87,7 @@ struct Pool {
     reserve: u64,
     /// How often there was none free of what is used again and again.
     starved: CachePadded<AtomicU64>,
-    /// How many frames came back.
-    reclaimed: CachePadded<AtomicU64>,
+    counters: Counters,
 }
 
 /// One who asks the device about a block.
@@ -96,6 +97,14 @@ pub struct Ticket {
     lba: u64,
     /// The block's entry, and the version of it that began with this; `None` if there was no room for one.
     at: Option<(u32, State)>,
+}
+
+impl Ticket {
+    /// What a read that begins with it is: stale, if the cache has contents, which did not please.
+    pub fn how(&self) -> How {
+        let has_contents = self.at.is_some_and(|(_, state)| state.frame().is_some());
+        if has_contents { How::Stale } else { How::Miss }
+    }
 }
 
 /// How much room there is for what is in limbo and for what is being read: 12 bytes a block, and at least so many.
@@ -113,20 +122,20 @@ impl<E> Engine<E> {
         let reserve = (blocks * RESERVE_BYTES_PER_BLOCK / frame_bytes as u64).max(RESERVE_MIN);
         let entries = capacity + u32::try_from(reserve).ok()?;
         let pool = Pool {
-            index: Index::new(capacity, entries),
+            // The most first: if there is no memory, this fails.
             frames: Frames::new(entries, frame_bytes)?,
+            index: Index::new(capacity, entries)?,
             reserve,
             starved: CachePadded::new(AtomicU64::new(0)),
-            reclaimed: CachePadded::new(AtomicU64::new(0)),
+            counters: Counters::new(),
         };
         Some(Self {
             pool: Arc::new(pool),
-            policy: Policy::new(capacity, entries),
+            policy: Policy::new(capacity, entries)?,
             flights: Flights::new(),
             capacity: blocks,
             frame_bytes,
             linked: CachePadded::new(AtomicU64::new(0)),
-            evictions: CachePadded::new(AtomicU64::new(0)),
         })
     }
 
@@ -140,14 +149,10 @@ impl<E> Engine<E> {
         self.linked.load(Relaxed).min(self.capacity)
     }
 
-    /// How many blocks were evicted to make room.
-    pub fn evictions(&self) -> u64 {
-        self.evictions.load(Relaxed)
-    }
-
-    /// How many frames came back into use after nobody could see them any more.
-    pub fn reclaimed(&self) -> u64 {
-        self.pool.reclaimed.load(Relaxed)
+    /// What it did so far; hits, misses and what was stale, only the caller knows.
+    #[inline]
+    pub fn counters(&self) -> &Counters {
+        &self.pool.counters
     }
 
     /// The block's contents, if the cache has them; and those that do not please `is_fresh`, which looks at the stamp, as `Err`.
@@ -224,10 +229,35 @@ impl<E> Engine<E> {
         self.empty(lba, &epoch::pin());
     }
 
+    /// Forgets all blocks of a range, as [`invalidate`](Self::invalidate) does one: by looking through all that there are, where these
+    /// are fewer.
+    pub fn invalidate_all(&self, range: Range<u64>) {
+        if range.end.saturating_sub(range.start) <= self.capacity {
+            return range.for_each(|lba| self.invalidate(lba));
+        }
+        // ORDERING [late-entry]: pairs with the fence in `begun`, as it says there: an entry that is not found was linked later.
+        fence(SeqCst);
+        for chain in 0..self.pool.index.chains() {
+            // For each anew: who is pinned for long is in the way of all.
+            let pin = epoch::pin();
+            self.pool.index.for_each(chain, |entry| {
+                if range.contains(&self.pool.index.entry(entry).lba()) {
+                    self.forget(entry, &pin);
+                }
+            });
+        }
+    }
+
     fn empty(&self, lba: u64, pin: &Guard) {
         // ORDERING [late-entry]: pairs with the fence in `begun`, as it says there.
         fence(SeqCst);
-        let Some(entry) = self.pool.index.find(lba) else { return };
+        if let Some(entry) = self.pool.index.find(lba) {
+            self.forget(entry, pin);
+        }
+    }
+
+    /// Empties an entry that was found after the fence.
+    fn forget(&self, entry: u32, pin: &Guard) {
         // If it is dead, its successor was linked after we looked, and so after the device answered.
         if let Some((state, _)) = self.change(entry, |state| state.holding(None)) {
             self.retire(None, state.frame(), pin);
@@ -295,7 +325,7 @@ impl<E> Engine<E> {
         }
         self.pool.index.unlink(entry);
         self.linked.fetch_sub(1, Relaxed);
-        self.evictions.fetch_add(1, Relaxed);
+        self.counters().add(Counted::Evicted, 1);
         self.retire(Some(entry), state.frame(), pin);
         true
     }
@@ -305,21 +335,27 @@ impl<E> Engine<E> {
         if entry.is_none() && frame.is_none() {
             return;
         }
-        let pool = Arc::clone(&self.pool);
+        // Guards borrow the cache: when it is gone, nobody needs anything back.
+        let pool = Arc::downgrade(&self.pool);
         pin.defer(move || {
+            let Some(pool) = Weak::upgrade(&pool) else { return };
             if let Some(frame) = frame {
                 pool.frames.put_back(frame);
-                pool.reclaimed.fetch_add(1, Relaxed);
+                pool.counters.add(Counted::Reclaimed, 1);
             }
             if let Some(entry) = entry {
                 pool.index.put_back(entry);
             }
         });
+        // A thread keeps some of what it retires to itself, until it retires more. One that does not would keep it for ever.
+        if self.in_limbo() * LIMBO_KEPT_PARTS >= self.pool.reserve {
+            pin.flush();
+        }
     }
 
-    /// How many times something was taken out of the cache that may still be seen: each has the pool till then.
+    /// How many times something was taken out of the cache that may still be seen: each knows the pool till then.
     fn in_limbo(&self) -> u64 {
-        Arc::strong_count(&self.pool) as u64 - 1
+        Arc::weak_count(&self.pool) as u64
     }
 
     /// Sees that what is in limbo comes back, as far as nobody is in the way. If somebody is, it takes long in vain: so it is not
@@ -336,11 +372,22 @@ impl<E> Engine<E> {
     }
 }
 
+/// Threads may keep so many parts of one of the reserve to themselves, in all.
+const LIMBO_KEPT_PARTS: u64 = 4;
+
 const RECLAIM_ROUNDS: u32 = 4;
 #[cfg(not(loom))]
 const RECLAIM_EVERY: u64 = 16;
 #[cfg(loom)]
 const RECLAIM_EVERY: u64 = 1;
+
+/// So many of something, unless there is no memory for them.
+fn allocated<T>(count: usize, make: impl FnMut(usize) -> T) -> Option<Box<[T]>> {
+    let mut all = Vec::new();
+    all.try_reserve_exact(count).ok()?;
+    all.extend((0..count).map(make));
+    Some(all.into())
+}
 
 /// What the cache has does not please.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

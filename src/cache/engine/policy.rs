@@ -25,10 +25,11 @@ const USES_MAX: u32 = 3;
 const USES_TO_STAY: u32 = 2;
 
 impl Policy {
-    /// For a cache of so many blocks, and so many entries in all.
-    pub fn new(capacity: u32, entries: u32) -> Self {
+    /// For a cache of so many blocks, and so many entries in all; `None` if there is no memory for it.
+    pub fn new(capacity: u32, entries: u32) -> Option<Self> {
         let small_entries = u64::from(capacity / 10).max(1);
-        Self { small: Queue::new(entries), main: Queue::new(entries), ghosts: Ghosts::new(capacity), small_entries }
+        let (small, main) = (Queue::new(entries)?, Queue::new(entries)?);
+        Some(Self { small, main, ghosts: Ghosts::new(capacity)?, small_entries })
     }
 
     /// Notes that an entry was used. Those that are used most are not written to.

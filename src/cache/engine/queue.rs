@@ -7,6 +7,7 @@
 
 use crossbeam_utils::CachePadded;
 
+use super::allocated;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::{AtomicU32, AtomicU64};
 
@@ -20,13 +21,13 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// One for so many entries.
-    pub fn new(entries: u32) -> Self {
-        Self {
-            places: (0..entries).map(|_| AtomicU32::new(0)).collect(),
+    /// One for so many entries; `None` if there is no memory for it.
+    pub fn new(entries: u32) -> Option<Self> {
+        Some(Self {
+            places: allocated(entries as usize, |_| AtomicU32::new(0))?,
             front: CachePadded::new(AtomicU64::new(0)),
             back: CachePadded::new(AtomicU64::new(0)),
-        }
+        })
     }
 
     fn place(&self, number: u64) -> &AtomicU32 {
@@ -77,7 +78,7 @@ mod tests {
 
     #[test]
     fn first_in_is_first_out() {
-        let queue = Queue::new(3);
+        let queue = Queue::new(3).expect("memory");
         for round in 0..10 {
             assert_eq!((queue.pop(), queue.about_len()), (None, 0));
             (0..3).for_each(|entry| queue.push((entry + round) % 3));
@@ -88,7 +89,7 @@ mod tests {
 
     #[test]
     fn who_comes_late_is_found_all_the_same() {
-        let queue = Queue::new(3);
+        let queue = Queue::new(3).expect("memory");
         // One took a number, and then its time.
         let late = queue.back.fetch_add(1, Relaxed);
         queue.push(1);
@@ -106,7 +107,7 @@ mod tests {
     #[test]
     fn many_at_once_lose_none_and_see_none_twice() {
         const ENTRIES: u32 = 8;
-        let queue = Queue::new(ENTRIES);
+        let queue = Queue::new(ENTRIES).expect("memory");
         let owned: Vec<AtomicU32> = (0..ENTRIES).map(|_| AtomicU32::new(0)).collect();
         (0..ENTRIES).for_each(|entry| queue.push(entry));
         std::thread::scope(|scope| {

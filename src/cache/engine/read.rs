@@ -58,9 +58,9 @@ impl<'c, E> Reading<'c, E> {
         }
     }
 
-    /// Whether the cache has contents of the block, which did not please.
-    pub fn is_refresh(&self) -> bool {
-        self.ticket.as_ref().and_then(|ticket| ticket.at).is_some_and(|(_, state)| state.frame().is_some())
+    /// What this is, in the counts.
+    pub fn how(&self) -> How {
+        self.ticket.as_ref().map_or(How::Miss, Ticket::how)
     }
 
     /// Ends it with these bytes.
@@ -96,6 +96,10 @@ impl<E> Drop for Reading<'_, E> {
     }
 }
 
+/// How often one who wants a block waits for others to read it. If it was changed while they did, another read is needed; all who
+/// waited may wait for that once more, and so have it done once.
+const WAITS_MAX: u32 = 2;
+
 /// What became of the attempt to begin a read.
 enum Start<E> {
     Begun(State),
@@ -122,18 +126,18 @@ impl<E> Engine<E> {
             Some(Err(Stale)) => How::Stale,
             None => How::Miss,
         };
-        let reading = match self.begin_reading(lba, &is_fresh) {
-            Begun::Fresh(contents) => return Ok((contents, How::Hit)),
-            Begun::Read(reading) => reading,
-            Begun::Join(flight) => {
-                flight.wait()?;
-                if let Some(Ok(contents)) = self.look(lba, &is_fresh) {
-                    return Ok((contents, how));
-                }
-                // It was changed at once, or there is no room. Whoever waited once does not wait again.
-                Reading { engine: self, ticket: Some(self.begin(lba)) }
+        for _ in 0..WAITS_MAX {
+            match self.begin_reading(lba, &is_fresh) {
+                Begun::Fresh(contents) => return Ok((contents, How::Hit)),
+                Begun::Read(reading) => return reading.fetch(fetch).map(|contents| (contents, how)),
+                Begun::Join(flight) => flight.wait()?,
             }
-        };
+            if let Some(Ok(contents)) = self.look(lba, &is_fresh) {
+                return Ok((contents, how));
+            }
+        }
+        // It is changed all the time, or there is no room.
+        let reading = Reading { engine: self, ticket: Some(self.begin(lba)) };
         reading.fetch(fetch).map(|contents| (contents, how))
     }
 
@@ -147,7 +151,7 @@ impl<E> Engine<E> {
         fetch: impl FnOnce(&mut [u8]) -> Result<u64, E>,
     ) -> Result<(BlockGuard<'_>, How), Arc<E>> {
         let reading = Reading { engine: self, ticket: Some(self.begin(lba)) };
-        let how = if reading.is_refresh() { How::Stale } else { How::Miss };
+        let how = reading.how();
         reading.fetch(fetch).map(|block| (block, how))
     }
 
