@@ -224,7 +224,8 @@ fn an_update_that_cannot_read_has_written_nothing_and_is_counted() {
     }
 }
 
-/// Where the device waits for as long as the operation may take, one lost request is all: the deadline has passed when it is missed.
+/// Where the device waits for as long as the operation may take, one lost request is all: the deadline has passed when it
+/// is missed.
 #[test]
 fn a_lost_request_is_sent_again_only_if_the_deadline_leaves_time_for_it() {
     let deadline = Retry::default().deadline;

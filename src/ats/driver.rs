@@ -58,7 +58,8 @@ impl<D: BlockDevice, E: Environment> Ats<D, E> {
         self.log.counts()
     }
 
-    /// Counts an event of the layer above that can come in storms. If a line may tell of it now: how many there were since the last.
+    /// Counts an event of the layer above that can come in storms. If a line may tell of it now: how many there were since
+    /// the last.
     pub(crate) fn count_event(&self) -> Option<u64> {
         self.log.count_above(|| self.environment.now())
     }

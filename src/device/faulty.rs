@@ -41,8 +41,8 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// None, and no delays: to be changed field by field. A request that is lost takes 2 s: a quarter of what an operation of [`Ats`](crate::ats::Ats)
-    /// may take, so that it is sent again.
+    /// None, and no delays: to be changed field by field. A request that is lost takes 2 s: a quarter of what an operation of
+    /// an [`Ats`](crate::ats::Ats) may take, so that it is sent again.
     pub fn none(seed: u64) -> Self {
         let at_once = Duration::ZERO..Duration::ZERO;
         Self {

@@ -244,7 +244,7 @@ fn faults_add_up_where_only_warnings_are_shown() {
         }
         assert_eq!(ats.counts().unwritten, FAULTS);
     });
-    assert!(lines.iter().all(|line| line["event"] == "ats.unwritten" && line["lba"] == 9), "{lines:#?}");
+    assert!(lines.iter().all(|line| line["event"] == "ats.unwritten"), "{lines:#?}");
     let counted: u64 = lines.iter().map(|line| line["count"].as_u64().unwrap()).sum();
     assert_eq!((lines.len(), counted), (2, FAULTS));
     let of_update = logged(|| drop(Ats::new(store()).update(9, |_| ())));

@@ -59,8 +59,8 @@ pub(super) fn impossible(context: &Context<'_>) -> Verdict {
 /// Most blocks to hold in memory.
 const BLOCKS_MAX: u64 = 4096;
 
-/// One block more than a compare-and-write takes. They may reach beyond the region: so there is a difference in the first byte, and
-/// the new bytes are those that are there. A device that takes them, or even writes them, does no harm.
+/// One block more than a compare-and-write takes. They may reach beyond the region: so there is a difference in the first
+/// byte, and the new bytes are those that are there. A device that takes them, or even writes them, does no harm.
 fn one_block_too_many(context: &Context<'_>) -> Verdict {
     let (first, count) = (context.region.first_lba, context.most() + 1);
     if count > BLOCKS_MAX || count > context.device.block_count() - first {
