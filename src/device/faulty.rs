@@ -439,7 +439,7 @@ mod tests {
         let device = device(faults);
         assert!(is_unknown(device.compare_and_write(7, &OLD, &NEW)));
         assert_eq!(holds(&device), 0);
-        device.network.environment.sleep(Duration::from_secs(11));
+        device.network.environment.sleep(Duration::from_secs(17));
         assert_eq!(holds(&device), 0);
         device.network.environment.sleep(Duration::from_secs(1));
         assert_eq!(holds(&device), 1);
