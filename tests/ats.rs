@@ -39,12 +39,14 @@ struct Scripted {
     store: Store,
     script: Mutex<VecDeque<Turn>>,
     reads: Mutex<u32>,
+    /// In which world, and how long, one waits for an answer that does not come.
+    timeout: Option<(Arc<Virtual>, Duration)>,
 }
 
 impl Scripted {
     fn new(script: &[Turn]) -> Self {
         let store = Store::in_memory(Geometry::blocks(8)).unwrap();
-        Self { store, script: Mutex::new(script.iter().copied().collect()), reads: Mutex::default() }
+        Self { store, script: Mutex::new(script.iter().copied().collect()), reads: Mutex::default(), timeout: None }
     }
 
     fn turn(&self) -> Turn {
@@ -57,10 +59,13 @@ impl Scripted {
         let outcome = ats.update_record(lba, |_| Draft { kind: 1, owner: PEER, payload: b"peer" });
         assert!(matches!(outcome.verdict, Verdict::Written));
     }
-}
 
-fn no_answer() -> Result<(), DeviceError> {
-    Err(DeviceError::unknown("no answer"))
+    fn no_answer(&self) -> Result<(), DeviceError> {
+        if let Some((world, timeout)) = &self.timeout {
+            world.sleep(*timeout);
+        }
+        Err(DeviceError::unknown("no answer"))
+    }
 }
 
 impl BlockDevice for Scripted {
@@ -85,6 +90,7 @@ impl BlockDevice for Scripted {
         match self.turn() {
             Turn::Done => Ok(self.store.read(lba, out)?),
             Turn::Fails(failure) => Err(DeviceError::failed(failure, "as the script says")),
+            Turn::RequestLost => self.no_answer(),
             turn => panic!("{turn:?} is no turn of a read"),
         }
     }
@@ -98,25 +104,25 @@ impl BlockDevice for Scripted {
         match self.turn() {
             Turn::Done => Ok(done()?),
             Turn::Fails(failure) => Err(DeviceError::failed(failure, "as the script says")),
-            Turn::RequestLost => no_answer(),
+            Turn::RequestLost => self.no_answer(),
             Turn::AnswerLost => {
                 let _ = done();
-                no_answer()
+                self.no_answer()
             }
             Turn::AnswerLostThenPeer => {
                 done().unwrap();
                 self.peer(lba);
-                no_answer()
+                self.no_answer()
             }
             Turn::AnswerLostThenPeerTwice => {
                 done().unwrap();
                 self.peer(lba);
                 self.peer(lba);
-                no_answer()
+                self.no_answer()
             }
             Turn::PeerFirst => {
                 self.peer(lba);
-                no_answer()
+                self.no_answer()
             }
         }
     }
@@ -184,6 +190,62 @@ fn two_steps_of_a_peer_leave_it_open() {
     };
     assert!(matches!(source, DeviceError::OutcomeUnknown { .. }));
     assert_eq!(outcome.verdict.is_written(), None);
+}
+
+#[test]
+fn a_missed_answer_stays_missed_whatever_fails_after_it() {
+    for failure in [Failure::ReservationConflict, Failure::Io] {
+        let mut script = vec![Turn::RequestLost, Turn::Done];
+        script.extend([Turn::Fails(failure), Turn::Done].repeat(1000));
+        let (outcome, ..) = record(&script);
+        let Verdict::Indeterminate { may_still_land: true, found: Some(_), source } = &outcome.verdict else {
+            panic!("{outcome:?}")
+        };
+        assert!(matches!(source, DeviceError::OutcomeUnknown { .. }), "{source:?}");
+        assert!(outcome.attempts > 1);
+    }
+}
+
+#[test]
+fn what_was_seen_before_an_attempt_is_not_told_of_it() {
+    let mut script = vec![Turn::RequestLost, Turn::Done];
+    script.extend([Turn::RequestLost, Turn::Fails(Failure::Io)].repeat(1000));
+    let (outcome, ..) = record(&script);
+    assert!(matches!(outcome.verdict, Verdict::Indeterminate { may_still_land: true, found: None, .. }), "{outcome:?}");
+}
+
+#[test]
+fn an_update_that_cannot_read_has_written_nothing_and_is_counted() {
+    for (turn, failure) in [(Turn::RequestLost, Failure::Unreachable), (Turn::Fails(Failure::Busy), Failure::Busy)] {
+        let ats = Ats::in_environment(Scripted::new(&[turn; 1000]), Virtual::new(1));
+        let outcome = ats.update(LBA, |_| panic!("there is nothing to change"));
+        let Verdict::Unwritten { source } = &outcome.verdict else { panic!("{outcome:?}") };
+        assert_eq!((source.failure(), outcome.attempts, ats.counts().unwritten), (Some(failure), 0, 1));
+    }
+}
+
+/// Where the device waits for as long as the operation may take, one lost request is all: the deadline has passed when it
+/// is missed.
+#[test]
+fn a_lost_request_is_sent_again_only_if_the_deadline_leaves_time_for_it() {
+    let deadline = Retry::default().deadline;
+    let replace = |timeout| {
+        let world = Arc::new(Virtual::new(1));
+        let mut device = Scripted::new(&[Turn::RequestLost]);
+        device.timeout = Some((Arc::clone(&world), timeout));
+        let ats = Ats::in_environment(device, Arc::clone(&world));
+        ats.write_record(LBA, &OLD, Draft { kind: 1, owner: US, payload: b"ours" })
+    };
+    for timeout in [deadline, 4 * deadline] {
+        let outcome = replace(timeout);
+        let Verdict::Indeterminate { may_still_land: true, found: Some(found), .. } = &outcome.verdict else {
+            panic!("{outcome:?}")
+        };
+        assert_eq!((&found[..], outcome.attempts, outcome.elapsed), (&OLD[..], 1, timeout));
+    }
+    let outcome = replace(deadline / 3);
+    assert!(matches!(outcome.verdict, Verdict::Written), "{outcome:?}");
+    assert_eq!(outcome.attempts, 2);
 }
 
 #[test]
@@ -261,6 +323,17 @@ fn a_payload_that_does_not_fit_is_refused() {
     assert_eq!(source.failure(), Some(Failure::Invalid));
     assert!(ats.write_record(LBA, &OLD, Draft { payload: &[1; 440], ..draft }).verdict.is_written().unwrap());
     assert_eq!(Record512::of_block(0, &OLD).unwrap_err(), NotARecord::Unwritten);
+}
+
+#[test]
+fn a_record_is_one_block() {
+    let ats = Ats::new(Store::in_memory(Geometry::blocks(8)).unwrap());
+    for bytes in [0, 511, 1024] {
+        let outcome = ats.write_record(LBA - 1, &vec![0; bytes], Draft { kind: 1, owner: US, payload: b"ours" });
+        let Verdict::Unwritten { source } = &outcome.verdict else { panic!("{outcome:?}") };
+        assert_eq!((source.failure(), outcome.attempts), (Some(Failure::Invalid), 0), "{source}");
+        assert!(source.to_string().contains("one block"), "{source}");
+    }
 }
 
 #[test]

@@ -10,6 +10,9 @@ use casblock::{BlockSize, Durability, Geometry, Miscompare, Store};
 
 const REGION: Region = Region { first_lba: 8, blocks: 16 };
 
+/// What does not apply where a compare-and-write takes one block.
+const ONE_BLOCK: [&str; 2] = ["many_blocks", "many_together"];
+
 /// All pass but those that do not apply.
 fn conforms(device: &dyn BlockDevice, not_applicable: &[&str]) {
     let blocks = device.block_count();
@@ -38,17 +41,17 @@ fn stores_conform() {
         for block_size in [BlockSize::B512, BlockSize::B4096] {
             let geometry = Geometry::blocks(32).block_size(block_size).durability(durability);
             let path = folder.path().join(format!("{durability:?}-{block_size:?}"));
-            conforms(&Store::create(path, geometry).unwrap(), &["many_blocks"]);
+            conforms(&Store::create(path, geometry).unwrap(), &ONE_BLOCK);
         }
     }
     let in_memory = Store::in_memory(Geometry::blocks(32)).unwrap();
     let boxed: Box<dyn BlockDevice> = Box::new(Arc::new(&in_memory));
-    conforms(&boxed, &["many_blocks"]);
+    conforms(&boxed, &ONE_BLOCK);
 }
 
 #[test]
 fn faulty_without_faults_conforms() {
-    conforms(&Faulty::new(Store::in_memory(Geometry::blocks(32)).unwrap(), Faults::none(1)), &["many_blocks"]);
+    conforms(&Faulty::new(Store::in_memory(Geometry::blocks(32)).unwrap(), Faults::none(1)), &ONE_BLOCK);
 }
 
 /// What a device does wrong.
@@ -69,6 +72,9 @@ enum Wrong {
     RefusesWhatIsTheSame,
     RemembersWhatWasThere,
     ManyBlocksOneByOne,
+    ManyBlocksInTurn,
+    TakesOneMore,
+    HasNone,
     TakesLongBuffers,
     EndIsOffByOne,
     EndWraps,
@@ -147,7 +153,7 @@ impl BlockDevice for Memory {
     }
 
     fn compare_and_write_blocks_max(&self) -> u32 {
-        8
+        if self.wrong == Wrong::HasNone { 0 } else { 8 }
     }
 
     fn read(&self, lba: u64, out: &mut [u8]) -> Result<(), DeviceError> {
@@ -181,7 +187,8 @@ impl BlockDevice for Memory {
         if self.wrong == Wrong::NothingIsSuccess && expected.is_empty() && new.is_empty() {
             return Ok(());
         }
-        if expected.len() != new.len() || expected.is_empty() || expected.len() > 8 * 512 {
+        let most = if self.wrong == Wrong::TakesOneMore { 9 } else { 8 };
+        if expected.len() != new.len() || expected.is_empty() || expected.len() > most * 512 {
             return Err(DeviceError::failed(Failure::Invalid, "impossible"));
         }
         let range = self.range(lba, expected.len())?;
@@ -202,7 +209,8 @@ impl BlockDevice for Memory {
             }
         }
         if let Some(offset) = expected.iter().zip(&found).position(|(a, b)| a != b) {
-            if self.wrong == Wrong::MiscompareWrites {
+            // One that takes too many does the worst with them.
+            if self.wrong == Wrong::MiscompareWrites || expected.len() > 8 * 512 {
                 blocks[range].copy_from_slice(new);
             }
             drop(blocks);
@@ -224,6 +232,15 @@ impl BlockDevice for Memory {
                 seen.push(new.to_vec());
             }
             _ => {}
+        }
+        if self.wrong == Wrong::ManyBlocksInTurn {
+            // Compared together, written one after the other.
+            drop(blocks);
+            for (at, block) in range.step_by(512).zip(new.chunks(512)) {
+                self.blocks.lock().unwrap()[at..at + 512].copy_from_slice(block);
+                self.pause();
+            }
+            return Ok(());
         }
         blocks[range.clone()].copy_from_slice(&new[..range.len()]);
         if self.wrong == Wrong::WritesTheNextBlockToo && range.end < blocks.len() {
@@ -320,6 +337,8 @@ fn every_broken_promise_is_found_by_its_case() {
         (RefusesWhatIsTheSame, "same_again"),
         (RemembersWhatWasThere, "back_and_forth"),
         (ManyBlocksOneByOne, "many_blocks"),
+        (ManyBlocksInTurn, "many_together"),
+        (TakesOneMore, "impossible"),
         (TakesLongBuffers, "impossible"),
         (EndIsOffByOne, "impossible"),
         (EndWraps, "impossible"),
@@ -348,15 +367,108 @@ fn plain_writes_need_not_be_excluded() {
     assert!(report.to_string().contains("plain_writes     not applicable"), "{report}");
 }
 
+/// Whether the report's assertion holds.
+fn asserts(report: &Report) -> bool {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| report.assert())).is_ok()
+}
+
 #[test]
-fn a_region_that_cannot_be_used_is_left_alone() {
+fn a_region_that_cannot_be_used_is_left_alone_and_proves_nothing() {
     let store = Store::in_memory(Geometry::blocks(32)).unwrap();
     store.write(31, &[7; 512]).unwrap();
     for (first_lba, blocks) in [(0, 3), (29, 4), (u64::MAX, 4), (0, u64::MAX)] {
         let report = Suite::new(&store, Region { first_lba, blocks }).run();
-        assert_eq!((report.passed(), report.broken().count()), (0, 0), "{report}");
+        assert_eq!((report.passed(), report.broken().count()), (1, 0), "only its geometry: {report}");
+        assert!(!report.conforms() && !asserts(&report), "{report}");
     }
     let mut block = [0; 512];
     store.read(31, &mut block).unwrap();
     assert_eq!(block, [7; 512]);
+}
+
+#[test]
+fn a_device_without_compare_and_write_does_not_conform() {
+    let report = Suite::new(&Memory::new(Wrong::HasNone), REGION).run();
+    assert!(report.broken().next().is_none() && !report.conforms() && !asserts(&report), "{report}");
+    // What it says of itself is judged wherever the region is.
+    let report = Suite::new(&Memory::new(Wrong::OddBlocks), Region { first_lba: BLOCKS, blocks: 4 }).run();
+    assert!(report.broken().any(|(case, _)| case.name == "geometry"), "{report}");
+}
+
+/// What is tried beyond the region changes nothing there, whatever the device does.
+#[test]
+fn one_block_too_many_needs_no_room_in_the_region_and_does_no_harm() {
+    let small = Region { first_lba: 8, blocks: 4 };
+    let memory = Memory::new(Wrong::TakesOneMore);
+    memory.write(12, &[7; 5 * 512]).unwrap();
+    let report = Suite::new(&memory, small).increments(10).run();
+    let found = report.broken().any(|(case, how)| case.name == "impossible" && how.contains("comparing 9 blocks"));
+    assert!(found, "{report}");
+    let mut around = [0; 5 * 512];
+    memory.read(12, &mut around).unwrap();
+    assert_eq!(around, [7; 5 * 512]);
+}
+
+/// A device that panics in all threads but the one that made it.
+struct Panics {
+    memory: Memory,
+    maker: std::thread::ThreadId,
+    in_writes: bool,
+}
+
+impl BlockDevice for Panics {
+    fn name(&self) -> Cow<'_, str> {
+        self.memory.name()
+    }
+
+    fn block_bytes(&self) -> usize {
+        512
+    }
+
+    fn block_count(&self) -> u64 {
+        BLOCKS
+    }
+
+    fn compare_and_write_blocks_max(&self) -> u32 {
+        8
+    }
+
+    fn read(&self, lba: u64, out: &mut [u8]) -> Result<(), DeviceError> {
+        self.memory.read(lba, out)
+    }
+
+    fn write(&self, lba: u64, data: &[u8]) -> Result<(), DeviceError> {
+        assert!(!self.in_writes || std::thread::current().id() == self.maker, "on purpose");
+        self.memory.write(lba, data)
+    }
+
+    fn compare_and_write(&self, lba: u64, expected: &[u8], new: &[u8]) -> Result<(), DeviceError> {
+        assert!(self.in_writes || std::thread::current().id() == self.maker, "on purpose");
+        self.memory.compare_and_write(lba, expected, new)
+    }
+
+    fn flush(&self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_device_that_panics_ends_the_suite() {
+    let (send, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for in_writes in [false, true] {
+            let memory = Memory::new(Wrong::Nothing);
+            let device = Panics { memory, maker: std::thread::current().id(), in_writes };
+            send.send((in_writes, Suite::new(&device, REGION).increments(50).run())).unwrap();
+        }
+    });
+    for _ in 0..2 {
+        let (in_writes, report) = ended.recv_timeout(std::time::Duration::from_secs(60)).expect("it does not hang");
+        for name in ["never_torn", "plain_writes"] {
+            let panicked = |(case, how): (&casblock::device::conformance::Case, &str)| {
+                case.name == name && how.contains("panicked")
+            };
+            assert!(report.broken().any(panicked), "in writes: {in_writes}, {name}: {report}");
+        }
+    }
 }

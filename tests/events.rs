@@ -9,7 +9,7 @@ use casblock::{Comparison, Durability, Error, Event, EventKind, Geometry, OpenOp
 
 #[path = "common/damage.rs"]
 mod damage;
-use damage::{CHECKSUM, SUPERBLOCK_BYTES, Sections};
+use damage::{CHECKSUM, INTENT_CELL, SUPERBLOCK_BYTES, Sections};
 
 const DURABILITIES: [(Durability, u32); 2] = [(Durability::Process, 1), (Durability::Power, 2)];
 
@@ -271,4 +271,32 @@ fn who_takes_over_from_the_dead_says_so() {
     assert_eq!(events.len(), 1, "{events:?}");
     assert_eq!((events[0].kind, events[0].writer, events[0].lba), (EventKind::WriterAdopted, Some(2), Some(6)));
     assert!(store.check().is_clean());
+}
+
+/// Of a writer that was idle when it died, nobody says that it was updating a block; of one that may have been, they do.
+#[test]
+fn who_died_idle_was_updating_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let store = Store::create(&path, Geometry::blocks(8).words(4).writers(4)).unwrap();
+    let mut writer = store.writer().unwrap();
+    (1..=3).for_each(|byte| writer.write(6, &[byte; 512]).unwrap());
+    let at = Sections::of(store.geometry());
+    for lba in [None, Some(6)] {
+        let copy = folder.path().join(format!("{lba:?}"));
+        std::fs::copy(&path, &copy).unwrap();
+        if lba.is_some() {
+            // It had announced the next update.
+            let file = File::options().read(true).write(true).open(&copy).unwrap();
+            let mut cell = [0; 8];
+            file.read_exact_at(&mut cell, at.cells + 8 * 6).unwrap();
+            file.write_all_at(&cell, at.writers + INTENT_CELL).unwrap();
+        }
+        let heir = Store::open(&copy).unwrap();
+        let _writers = [(); 4].map(|()| heir.writer().unwrap());
+        let events = heir.events();
+        assert_eq!(events.len(), 1, "{events:?}");
+        assert_eq!((events[0].kind, events[0].writer, events[0].lba), (EventKind::WriterAdopted, Some(0), lba));
+        assert!(heir.check().is_clean());
+    }
 }

@@ -36,6 +36,8 @@ struct Setting {
     resets: u32,
     /// Whether what the hosts know from looking at the block is left out.
     careless: bool,
+    /// Whether the device writes without comparing.
+    blind: bool,
 }
 
 const RECORDS: Setting = Setting {
@@ -46,6 +48,7 @@ const RECORDS: Setting = Setting {
     goes_on: false,
     resets: 0,
     careless: false,
+    blind: false,
 };
 
 /// A record whose payload is the count of the updates before it, and this one.
@@ -112,6 +115,7 @@ struct World {
     under_way: Vec<Request>,
     hosts: [Host; HOSTS],
     resets_left: u32,
+    blind: bool,
 }
 
 /// What became of a request.
@@ -163,11 +167,12 @@ impl World {
             under_way: Vec::new(),
             hosts: [host.clone(), host],
             resets_left: setting.resets,
+            blind: setting.blind,
         }
     }
 
     fn process(&mut self, request: &Request) -> Processed {
-        if self.block != request.expected {
+        if self.block != request.expected && !self.blind {
             return Processed::Miscompare(self.block.clone());
         }
         self.block = request.image.clone();
@@ -482,6 +487,14 @@ fn where_a_peer_replaced_it_twice_it_may_be_unclear() {
 #[should_panic(expected = "it is said not to be written, and is")]
 fn without_the_looks_own_writes_are_taken_for_a_peers() {
     explore_records(&a_record(), Setting { careless: true, ..RECORDS });
+}
+
+/// What shows that the count of the updates can tell a loss.
+#[test]
+#[should_panic(expected = "an update was lost")]
+fn a_device_that_does_not_compare_loses_updates() {
+    let first = a_record();
+    explore(&first, Setting { blind: true, ..RECORDS }, |world| world.check_count(&first));
 }
 
 /// A setting in which the first image comes back.

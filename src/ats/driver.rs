@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use super::log::{Counts, Log};
+use super::log::{Counts, Log, Told};
 use super::operation::{Answer, Conclusion, Draft, Next, Operation};
 use super::record::Nonce;
 use super::retry::{Patience, Retry};
 use super::verdict::{Outcome, Verdict};
-use crate::device::{BlockDevice, DeviceError};
+use crate::device::{BlockDevice, DeviceError, Failure};
 use crate::environment::{Environment, System};
+use crate::error::Error;
 
 /// Compare-and-write made certain, on a device. See the [module](super).
 ///
@@ -57,25 +58,32 @@ impl<D: BlockDevice, E: Environment> Ats<D, E> {
         self.log.counts()
     }
 
+    /// Counts an event of the layer above that can come in storms. If a line may tell of it now: how many there were since
+    /// the last.
+    pub(crate) fn count_event(&self) -> Option<u64> {
+        self.log.count_above(|| self.environment.now())
+    }
+
     /// Replaces `expected` by `new` in the blocks from `lba` on; both are equally long.
     ///
     /// Plain bytes can be ambiguous: once an answer was missed, `new` in the block may be a peer's, and a copy of the request
     /// may take effect whenever `expected` comes back. So the verdict is then [`Verdict::Indeterminate`], unless the device
     /// answers before. [`write_record`](Self::write_record) knows better.
     pub fn compare_and_write(&self, lba: u64, expected: &[u8], new: &[u8]) -> Outcome {
-        self.run(expected, Ok(Operation::plain(lba, expected, new)))
+        self.run(lba, expected, Ok(Operation::plain(lba, expected, new)))
     }
 
     /// As [`compare_and_write`](Self::compare_and_write), where the caller promises that neither `expected` nor `new` was ever
     /// in these blocks before it was put there this once, nor will be again, whoever writes. For formats with a counter or a nonce of
     /// their own in each image.
     pub fn compare_and_write_unique(&self, lba: u64, expected: &[u8], new: &[u8]) -> Outcome {
-        self.run(expected, Ok(Operation::unique(lba, expected, new)))
+        self.run(lba, expected, Ok(Operation::unique(lba, expected, new)))
     }
 
-    /// Replaces block `lba`, if it holds `expected`, by a record. All who change the block must write records.
+    /// Replaces block `lba`, if it holds `expected`, which is one block, by a record. All who change the block must write
+    /// records.
     pub fn write_record(&self, lba: u64, expected: &[u8], draft: Draft<'_>) -> Outcome {
-        self.run(expected, Operation::record(lba, expected, draft))
+        self.run(lba, expected, self.record(lba, expected, draft))
     }
 
     /// Changes block `lba` as `change` says, which is given what the block holds. A peer that was faster makes it start
@@ -101,7 +109,17 @@ impl<D: BlockDevice, E: Environment> Ats<D, E> {
 
     /// As [`update`](Self::update), by records: `draft` is given what the block holds, and says what it is to hold.
     pub fn update_record<'d>(&self, lba: u64, mut draft: impl FnMut(&[u8]) -> Draft<'d>) -> Outcome {
-        self.update_by(lba, |expected| Operation::record(lba, expected, draft(expected)))
+        self.update_by(lba, |expected| self.record(lba, expected, draft(expected)))
+    }
+
+    fn record(&self, lba: u64, expected: &[u8], draft: Draft<'_>) -> Result<Operation, DeviceError> {
+        let (bytes, block_size) = (expected.len(), self.device.block_bytes());
+        if bytes != block_size {
+            // A record of several blocks could be torn between them, and nobody would find it in the first.
+            let wrong = Error::BufferLength { bytes, expected: "one block", block_size };
+            return Err(DeviceError::failed(Failure::Invalid, wrong));
+        }
+        Operation::record(lba, expected, draft)
     }
 
     fn update_by(&self, lba: u64, mut operation: impl FnMut(&[u8]) -> Result<Operation, DeviceError>) -> Outcome {
@@ -109,14 +127,14 @@ impl<D: BlockDevice, E: Environment> Ats<D, E> {
         let mut current = vec![0; self.device.block_bytes()].into_boxed_slice();
         while let Err(source) = self.device.read(lba, &mut current) {
             if !is_transient(&source) || !patience.wait(&self.environment) {
-                return self.not_begun(source, current, &patience);
+                return self.not_begun(lba, source, current, &patience);
             }
         }
         let mut attempts = 0;
         loop {
             let mut outcome = match operation(&current) {
                 Ok(operation) => self.go_on(operation, &mut patience),
-                Err(source) => self.not_begun(source, current, &patience),
+                Err(source) => self.not_begun(lba, source, current, &patience),
             };
             attempts += outcome.attempts;
             if !matches!(outcome.verdict, Verdict::PeerChanged { .. }) || !patience.wait(&self.environment) {
@@ -127,23 +145,31 @@ impl<D: BlockDevice, E: Environment> Ats<D, E> {
         }
     }
 
-    fn run(&self, expected: &[u8], operation: Result<Operation, DeviceError>) -> Outcome {
+    fn run(&self, lba: u64, expected: &[u8], operation: Result<Operation, DeviceError>) -> Outcome {
         let mut patience = Patience::new(self.retry, &self.environment);
         match operation {
             Ok(operation) => self.go_on(operation, &mut patience),
-            Err(source) => self.not_begun(source, expected.into(), &patience),
+            Err(source) => self.not_begun(lba, source, expected.into(), &patience),
         }
     }
 
     /// What comes of an operation before its first attempt.
-    fn not_begun(&self, source: DeviceError, block: Box<[u8]>, patience: &Patience) -> Outcome {
+    fn not_begun(&self, lba: u64, source: DeviceError, block: Box<[u8]>, patience: &Patience) -> Outcome {
         let elapsed = patience.elapsed(&self.environment);
-        Outcome { verdict: Verdict::Unwritten { source }, block, attempts: 0, elapsed }
+        let source = match source {
+            // What was not answered is a read. Nothing was sent that could change the block: that much is known.
+            DeviceError::OutcomeUnknown { source } => DeviceError::Failed { failure: Failure::Unreachable, source },
+            source => source,
+        };
+        let outcome = Outcome { verdict: Verdict::Unwritten { source }, block, attempts: 0, elapsed };
+        let told = Told { lba, operation: None, outcome: &outcome, last: None };
+        self.log.note(|| self.environment.now(), &told);
+        outcome
     }
 
     /// Runs an operation to its end.
     fn go_on(&self, mut operation: Operation, patience: &mut Patience) -> Outcome {
-        let mut course = Course { last: None, found: None };
+        let mut course = Course::default();
         let mut next = self.attempt(&mut operation, &mut course);
         let conclusion = loop {
             next = match next {
@@ -160,12 +186,15 @@ impl<D: BlockDevice, E: Environment> Ats<D, E> {
             };
         };
         let (outcome, last) = course.outcome(&operation, conclusion, patience.elapsed(&self.environment));
-        self.log.note(|| self.environment.now(), &operation, &outcome, last.as_ref());
+        let told = Told { lba: operation.lba(), operation: Some(&operation), outcome: &outcome, last: last.as_ref() };
+        self.log.note(|| self.environment.now(), &told);
         outcome
     }
 
     fn attempt(&self, operation: &mut Operation, course: &mut Course) -> Next {
         operation.attempt(Nonce::new(self.environment.random()));
+        // What was seen before says nothing of what this one does.
+        course.found = None;
         match self.device.compare_and_write(operation.lba(), operation.expected(), operation.image()) {
             Ok(()) => operation.answered(Answer::Written),
             Err(DeviceError::Miscompare(miscompare)) => {
@@ -174,11 +203,11 @@ impl<D: BlockDevice, E: Environment> Ats<D, E> {
                 next
             }
             Err(error @ DeviceError::Failed { .. }) => {
-                course.last = Some(error);
+                course.failed = Some(error);
                 operation.answered(Answer::Failed)
             }
             Err(error @ DeviceError::OutcomeUnknown { .. }) => {
-                course.last = Some(error);
+                course.unknown = Some(error);
                 operation.answered(Answer::Unknown)
             }
         }
@@ -206,24 +235,33 @@ fn is_transient(error: &DeviceError) -> bool {
 }
 
 /// What an operation met with.
+#[derive(Default)]
 struct Course {
-    /// The last answer that was neither success nor a miscompare.
-    last: Option<DeviceError>,
-    /// What the blocks held when they were last seen.
+    /// The last answer that was missed. It outlasts failures that come after it: they were of other attempts.
+    unknown: Option<DeviceError>,
+    /// The last failure.
+    failed: Option<DeviceError>,
+    /// What the blocks held when they were seen since the last attempt began.
     found: Option<Box<[u8]>>,
 }
 
 impl Course {
     /// Whether another attempt can end otherwise than the last.
     fn may_try_again(&self) -> bool {
-        self.last.as_ref().is_none_or(is_transient)
+        self.failed.as_ref().is_none_or(is_transient)
     }
 
-    fn source(last: Option<DeviceError>) -> DeviceError {
-        // A device that reports miscompares in which nothing differs, against its promises, till the deadline.
-        last.unwrap_or_else(|| {
-            DeviceError::failed(crate::device::Failure::Io, "miscompares were reported, but no byte differed")
+    /// Why it was not written.
+    fn failed(&mut self) -> DeviceError {
+        self.failed.take().unwrap_or_else(|| {
+            // A device that reports miscompares in which nothing differs, against its promises, till the deadline.
+            DeviceError::failed(Failure::Io, "miscompares were reported, but no byte differed")
         })
+    }
+
+    /// Why nobody knows whether it was written.
+    fn unknown(&mut self) -> DeviceError {
+        self.unknown.take().unwrap_or_else(|| DeviceError::unknown("an answer was missed"))
     }
 
     /// The outcome, and the last error if the outcome does not tell it.
@@ -245,15 +283,12 @@ impl Course {
                 let found = found.unwrap_or_else(|| operation.expected().into());
                 (Verdict::PeerChanged { offset, found: found.clone(), owner }, found)
             }
-            Conclusion::Unwritten => {
-                (Verdict::Unwritten { source: Self::source(self.last.take()) }, operation.expected().into())
-            }
+            Conclusion::Unwritten => (Verdict::Unwritten { source: self.failed() }, operation.expected().into()),
             Conclusion::Indeterminate { may_still_land } => {
                 let block = found.clone().unwrap_or_else(|| operation.expected().into());
-                let source = Self::source(self.last.take());
-                (Verdict::Indeterminate { may_still_land, found, source }, block)
+                (Verdict::Indeterminate { may_still_land, found, source: self.unknown() }, block)
             }
         };
-        (Outcome { verdict, block, attempts, elapsed }, self.last)
+        (Outcome { verdict, block, attempts, elapsed }, self.unknown.or(self.failed))
     }
 }

@@ -44,13 +44,20 @@ struct Kind {
 impl Kind {
     /// Counts an event; how many a line may tell of now, if there may be one.
     fn count(&self, now: impl FnOnce() -> Duration, interval: Duration) -> Option<u64> {
+        self.count_in_bursts(now, interval, 1)
+    }
+
+    /// As [`count`](Self::count), where there may be so many lines at once after as many intervals without.
+    fn count_in_bursts(&self, now: impl FnOnce() -> Duration, interval: Duration, burst: u32) -> Option<u64> {
+        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.total.fetch_add(1, Relaxed);
-        let now_ns = u64::try_from(now().as_nanos()).unwrap_or(u64::MAX);
+        let now_ns = nanoseconds(now());
         let next_ns = self.next_ns.load(Relaxed);
-        if now_ns < next_ns {
+        // Each line takes an interval of the time that is left, of which there are never more than a burst's.
+        if now_ns.saturating_add(nanoseconds(interval * (burst - 1))) < next_ns {
             return None;
         }
-        let then_ns = now_ns.saturating_add(u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX));
+        let then_ns = next_ns.max(now_ns).saturating_add(nanoseconds(interval));
         self.next_ns.compare_exchange(next_ns, then_ns, Relaxed, Relaxed).ok()?;
         Some(self.untold())
     }
@@ -64,6 +71,9 @@ impl Kind {
 
 /// How often at most a line tells of contention.
 const CONTENTION_INTERVAL: Duration = Duration::from_secs(1);
+/// How often at most a line tells of what the layer above does, after as many at once as tell of a few of it one by one.
+const ABOVE_INTERVAL: Duration = Duration::from_secs(1);
+const ABOVE_BURST: u32 = 16;
 /// How often at most a line tells of one kind of fault.
 const FAULT_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -77,18 +87,31 @@ pub(super) struct Log {
     peer_changed: Kind,
     unwritten: Kind,
     indeterminate: Kind,
+    above: Kind,
+}
+
+/// An operation that came to its end.
+pub(super) struct Told<'a> {
+    /// The first block.
+    pub lba: u64,
+    /// The operation, if it was begun.
+    pub operation: Option<&'a Operation>,
+    /// What came of it.
+    pub outcome: &'a Outcome,
+    /// The last error that the device gave, if the outcome does not tell it.
+    pub last: Option<&'a DeviceError>,
 }
 
 /// A line on an operation: all that is known of it. A macro, as a level must be constant.
 macro_rules! line {
-    ($level:expr, $event:literal, $log:expr, $count:expr, ($operation:expr, $outcome:expr, $last:expr), $message:literal) => {{
-        let (operation, outcome, facts) = ($operation, $outcome, Facts::of($operation, $outcome, $last));
+    ($level:expr, $event:literal, $log:expr, $count:expr, $told:expr, $message:literal) => {{
+        let (outcome, facts) = ($told.outcome, Facts::of($told));
         tracing::event!(
             target: "casblock::ats",
             $level,
             event = $event,
             device = %$log.device,
-            lba = operation.lba(),
+            lba = $told.lba,
             offset = facts.offset,
             expected = facts.expected,
             found = facts.found,
@@ -118,7 +141,13 @@ impl Log {
             peer_changed: Kind::default(),
             unwritten: Kind::default(),
             indeterminate: Kind::default(),
+            above: Kind::default(),
         }
+    }
+
+    /// Counts an event of the layer above, which logs it; how many a line may tell of now, if there may be one.
+    pub fn count_above(&self, now: impl FnOnce() -> Duration) -> Option<u64> {
+        self.above.count_in_bursts(now, ABOVE_INTERVAL, ABOVE_BURST)
     }
 
     pub fn counts(&self) -> Counts {
@@ -131,15 +160,9 @@ impl Log {
         }
     }
 
-    /// Counts an operation, and logs it if it is its turn. `last` is the last error that the device gave, if the outcome
-    /// does not tell it.
-    pub fn note(
-        &self,
-        now: impl FnOnce() -> Duration,
-        operation: &Operation,
-        outcome: &Outcome,
-        last: Option<&DeviceError>,
-    ) {
+    /// Counts an operation, and logs it if it is its turn.
+    pub fn note(&self, now: impl FnOnce() -> Duration, told: &Told<'_>) {
+        let outcome = told.outcome;
         match &outcome.verdict {
             Verdict::Written => {
                 self.written.fetch_add(1, Relaxed);
@@ -150,11 +173,11 @@ impl Log {
                         target: "casblock::ats",
                         event = "ats.written_after_retry",
                         device = %self.device,
-                        lba = operation.lba(),
+                        lba = told.lba,
                         attempts = outcome.attempts,
                         elapsed_us = u64::try_from(outcome.elapsed.as_micros()).unwrap_or(u64::MAX),
                         verdict = outcome.verdict.name(),
-                        source = last.map(tracing::field::display),
+                        source = told.last.map(tracing::field::display),
                         count,
                         "written, but not at the first attempt"
                     );
@@ -162,7 +185,7 @@ impl Log {
             }
             Verdict::PeerChanged { .. } => {
                 if let Some(count) = self.peer_changed.count(now, CONTENTION_INTERVAL) {
-                    line!(Level::INFO, "ats.miscompare", self, count, (operation, outcome, last), "a peer was faster");
+                    line!(Level::INFO, "ats.miscompare", self, count, told, "a peer was faster");
                 }
             }
             Verdict::OwnWriteLanded { .. } => {
@@ -172,14 +195,14 @@ impl Log {
                         "ats.own_write_landed",
                         self,
                         count,
-                        (operation, outcome, last),
+                        told,
                         "written, but the answer was lost; the block shows it"
                     );
                 }
             }
             Verdict::Unwritten { .. } => {
                 if let Some(count) = self.unwritten.count(now, FAULT_INTERVAL) {
-                    line!(Level::WARN, "ats.unwritten", self, count, (operation, outcome, last), "not written");
+                    line!(Level::WARN, "ats.unwritten", self, count, told, "not written");
                 }
             }
             Verdict::Indeterminate { .. } => {
@@ -189,7 +212,7 @@ impl Log {
                         "ats.indeterminate",
                         self,
                         count,
-                        (operation, outcome, last),
+                        told,
                         "nobody can tell whether it was written"
                     );
                 }
@@ -198,24 +221,34 @@ impl Log {
     }
 }
 
+/// A line on events that no line has told of, if there are any. A macro, as a level must be constant.
+macro_rules! remainder {
+    ($level:expr, $event:literal, $log:expr, $kind:expr) => {{
+        let (count, total) = ($kind.untold(), $kind.total.load(Relaxed));
+        if count > 0 {
+            tracing::event!(
+                target: "casblock::ats",
+                $level,
+                event = $event,
+                device = %$log.device,
+                count,
+                total,
+                "more of these, not logged one by one"
+            );
+        }
+    }};
+}
+
 impl Drop for Log {
-    /// Tells of what no line has told of yet, so that the counts add up.
+    /// Tells of what no line has told of yet, so that the counts add up: at the level of the lines before, so that they do
+    /// whatever the log shows.
     fn drop(&mut self) {
         let counts = self.counts();
-        let untold = [
-            ("ats.written_after_retry", &self.written_after_retry),
-            ("ats.miscompare", &self.peer_changed),
-            ("ats.own_write_landed", &self.own_write_landed),
-            ("ats.unwritten", &self.unwritten),
-            ("ats.indeterminate", &self.indeterminate),
-        ];
-        for (event, kind) in untold {
-            let count = kind.untold();
-            if count > 0 {
-                let (device, total) = (&self.device, kind.total.load(Relaxed));
-                tracing::info!(target: "casblock::ats", event, %device, count, total, "more of these, not logged one by one");
-            }
-        }
+        remainder!(Level::INFO, "ats.written_after_retry", self, self.written_after_retry);
+        remainder!(Level::INFO, "ats.miscompare", self, self.peer_changed);
+        remainder!(Level::WARN, "ats.own_write_landed", self, self.own_write_landed);
+        remainder!(Level::WARN, "ats.unwritten", self, self.unwritten);
+        remainder!(Level::WARN, "ats.indeterminate", self, self.indeterminate);
         tracing::debug!(
             target: "casblock::ats",
             event = "ats.closed",
@@ -242,14 +275,15 @@ struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    fn of(operation: &Operation, outcome: &'a Outcome, last: Option<&'a DeviceError>) -> Self {
-        let (found, source) = match &outcome.verdict {
+    fn of(told: &Told<'a>) -> Self {
+        let (found, source) = match &told.outcome.verdict {
             Verdict::Written | Verdict::OwnWriteLanded { .. } => (None, None),
             Verdict::PeerChanged { found, .. } => (Some(found), None),
             Verdict::Unwritten { source } => (None, Some(source)),
             Verdict::Indeterminate { found, source, .. } => (found.as_ref(), Some(source)),
         };
-        let offset = found.and_then(|found| crate::device::first_difference(operation.expected(), found));
+        let (expected, found) = (told.operation.map(Operation::expected), found.map(|found| &**found));
+        let offset = expected.zip(found).and_then(|(expected, found)| crate::device::first_difference(expected, found));
         let word = |block: &[u8]| {
             let start = offset? / 8 * 8;
             let bytes: [u8; 8] = block.get(start..start + 8)?.try_into().ok()?;
@@ -257,11 +291,11 @@ impl<'a> Facts<'a> {
         };
         Self {
             offset,
-            expected: word(operation.expected()),
-            found: found.and_then(|found| word(found)),
-            ours: Fields::of_block(operation.lba(), operation.image()).ok(),
-            theirs: found.and_then(|found| Fields::of_block(operation.lba(), found).ok()),
-            source: source.or(last),
+            expected: expected.and_then(word),
+            found: found.and_then(word),
+            ours: told.operation.and_then(|it| Fields::of_block(told.lba, it.image()).ok()),
+            theirs: found.and_then(|found| Fields::of_block(told.lba, found).ok()),
+            source: source.or(told.last),
         }
     }
 }
@@ -283,6 +317,17 @@ mod tests {
         assert_eq!(lines, 10);
         assert_eq!(told + kind.untold(), 1_000_000);
         assert_eq!((kind.untold(), kind.total.load(Relaxed)), (0, 1_000_000));
+    }
+
+    #[test]
+    fn a_few_are_told_of_one_by_one_and_a_storm_is_not() {
+        let kind = Kind::default();
+        let mut told =
+            |millisecond: u64| kind.count_in_bursts(|| Duration::from_millis(millisecond), Duration::from_secs(1), 4);
+        // All at once, then one an interval; four again after as many intervals.
+        assert_eq!([0; 6].map(&mut told), [Some(1), Some(1), Some(1), Some(1), None, None]);
+        assert_eq!([999, 1000, 1001].map(&mut told), [None, Some(4), None]);
+        assert_eq!([9000; 5].map(&mut told), [Some(2), Some(1), Some(1), Some(1), None]);
     }
 
     #[test]

@@ -8,9 +8,14 @@ use crate::environment::Environment;
 ///
 /// The wait before attempt `n + 1` is drawn evenly from zero to `backoff_first` × 2ⁿ⁻¹, at most `backoff_max`: those that lost
 /// together do not come back together.
+///
+/// The deadline bounds when an attempt may begin. How long the device waits for an answer that does not come is the device's own
+/// affair, and must be a fraction of the deadline: a third leaves time for a request, a look, and the request once more. An
+/// operation then ends at the deadline and two such waits at the latest: an attempt that began in time, and the look after
+/// it. On a device that waits for as long as the deadline or longer, nothing whose answer was missed is ever tried again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Retry {
-    /// No attempt begins later than this after the operation did. What the device itself waits is its own.
+    /// No attempt begins later than this after the operation did. Three times what the device waits for an answer, or more.
     pub deadline: Duration,
     /// The longest wait before the second attempt.
     pub backoff_first: Duration,

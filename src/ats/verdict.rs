@@ -30,7 +30,7 @@ pub enum Verdict {
     },
     /// It was not done, and will not be: the device could not, at each attempt.
     Unwritten {
-        /// The last answer.
+        /// The last answer: always [`DeviceError::Failed`].
         source: DeviceError,
     },
     /// It may have been done, or may be yet. Nobody can tell from what the device answered.
@@ -38,9 +38,9 @@ pub enum Verdict {
         /// Whether it may be done yet: for all that is known, the block holds what an unanswered attempt expects, or may come
         /// to. If not, it is only unknown whether it was.
         may_still_land: bool,
-        /// What the block held when it was last seen since; `None` if it could not be read.
+        /// What the block held when it was seen after the last attempt; `None` if it could not be read.
         found: Option<Box<[u8]>>,
-        /// The last answer that left it open.
+        /// The last answer that was missed, whatever came of attempts after it: always [`DeviceError::OutcomeUnknown`].
         source: DeviceError,
     },
 }

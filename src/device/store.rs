@@ -24,6 +24,18 @@ impl From<Error> for DeviceError {
     }
 }
 
+/// What it means if a write ended so, of one block or of many.
+fn write_error(error: Error, many: bool) -> DeviceError {
+    match error {
+        // Found before the first block was written.
+        Error::LbaOutOfRange { .. } | Error::BufferLength { .. } | Error::ReadOnly | Error::Forked => error.into(),
+        Error::TooManyWriters { .. } => error.into(),
+        // Blocks before the one it ended at were written.
+        error if many => DeviceError::unknown(error),
+        error => error.into(),
+    }
+}
+
 impl BlockDevice for Store {
     fn name(&self) -> Cow<'_, str> {
         self.path().map_or("(memory)".into(), |path| path.to_string_lossy())
@@ -48,13 +60,8 @@ impl BlockDevice for Store {
 
     #[inline]
     fn write(&self, lba: u64, data: &[u8]) -> Result<(), DeviceError> {
-        Store::write(self, lba, data).map_err(|error| match error {
-            // Blocks before the one it ended at were written.
-            Error::NoSpace { .. } | Error::Corrupt { .. } | Error::Sync { .. } if data.len() > self.block_bytes() => {
-                DeviceError::unknown(error)
-            }
-            error => error.into(),
-        })
+        let many = data.len() > self.block_bytes();
+        Store::write(self, lba, data).map_err(|error| write_error(error, many))
     }
 
     #[inline]
@@ -69,5 +76,27 @@ impl BlockDevice for Store {
 
     fn as_store(&self) -> Option<&Store> {
         Some(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_of_many_blocks_that_ends_in_the_middle_is_not_undone() {
+        let errno = || std::io::Error::from_raw_os_error(5);
+        let ends_anywhere: [fn() -> Error; 4] = [
+            || Error::NoSpace { frames: 8 },
+            || Error::Corrupt { what: String::new() },
+            || Error::Sync { source: std::io::Error::from_raw_os_error(5) },
+            || Error::Lock { source: std::io::Error::from_raw_os_error(5) },
+        ];
+        for error in ends_anywhere {
+            assert!(matches!(write_error(error(), true), DeviceError::OutcomeUnknown { .. }), "{:?}", error());
+            assert!(write_error(error(), false).failure().is_some(), "{:?}", error());
+        }
+        assert_eq!(write_error(Error::ReadOnly, true).failure(), Some(Failure::ReadOnly));
+        assert_eq!(write_error(Error::Lock { source: errno() }, false).failure(), Some(Failure::Io));
     }
 }

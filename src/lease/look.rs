@@ -35,7 +35,7 @@ pub(super) fn tell_if_broken<D: BlockDevice, E: Environment>(
     if before.holders.iter().any(|holder| gone(&holder))
         && let Ok(lba) = slots.cluster.lease_lba(before.lease)
     {
-        journal::lease_broken(slots.ats.device(), lba, before.lease, [before.token, after.token]);
+        journal::lease_broken(&slots.ats, lba, before.lease, [before.token, after.token]);
     }
 }
 

@@ -20,9 +20,10 @@
 //! is after a cut of the power, which may leave an old head beside newer records; recovery [raises](raise_head) it. Where
 //! tickets are handed out for a second time, the proof does not hold: the store adds a checksum to what it records.
 //!
-//! **The limit.** Tags are compared in half-range arithmetic and come back after 65,536 laps, 268 million events in a ring
-//! of 4,096. A recorder that sleeps in the middle of a record for half of that may spoil one later record; a reader that
-//! sleeps in the middle of one for all of it, or meets with a recorder that did, may take two for one. The checksum tells.
+//! **The limit.** Tags are compared in half-range arithmetic and come back after 65,536 laps: as many events times the ring's
+//! capacity, 268 million in a ring of 4,096, but 65,536 in a ring of one. A recorder that sleeps in the middle of a record
+//! for half of that may spoil one later record; a reader that sleeps in the middle of one for all of it, or meets with a recorder
+//! that did, may take two for one. The checksum tells.
 
 use std::ops::Range;
 

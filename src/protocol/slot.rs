@@ -102,13 +102,15 @@ pub(super) fn block_announced(slot: &Slot) -> Option<u64> {
     (slot.intent_block.load(Acquire) & NUMBER).checked_sub(1)
 }
 
-/// Whether the last user of this slot, which is dead, left something there; if it was about to exchange a block's cell, or
-/// had just done so, that block.
+/// Whether the last user of this slot, which is dead, left something there; if it may have been exchanging a block's cell, or
+/// noting that it had, that block. An intent whose exchange is booked outlasts it, and says nothing of that.
 pub fn left_behind<const W: usize>(mem: &impl Memory<W>, writer: u16) -> Option<Option<u64>> {
     let slot = mem.slot(writer)?;
-    let block = (slot.intent_block.load(Relaxed) & NUMBER).checked_sub(1);
-    let frames = [&slot.spare, &slot.reserve].iter().any(|frame| frame.load(Relaxed) != 0);
-    (frames || block.is_some()).then_some(block)
+    let spare = slot.spare.load(Relaxed);
+    let intent = intent(slot);
+    let is_booked = |expected: Cell| !expected.is_unwritten() && spare == named(mem.layout().frame(expected));
+    let at_work = intent.filter(|&(_, expected)| !is_booked(expected)).map(|(block, _)| block);
+    (spare != 0 || slot.reserve.load(Relaxed) != 0 || intent.is_some()).then_some(at_work)
 }
 
 /// What the writer of this slot owns, provided it is dead or idle and stays so: changes nothing.

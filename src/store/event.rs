@@ -61,11 +61,12 @@ pub enum EventKind {
     /// `expected` and `found` are the 8 bytes of the block, at a multiple of 8, that have it, as little-endian numbers;
     /// `count` is how many this writer met with since its last such event.
     Miscompare,
-    /// A writer slot was claimed, or cleared, whose last user had died at work. `writer`; `lba` if it was updating a block,
-    /// which holds its update or does not.
+    /// A writer slot was claimed, or cleared, whose last user had died. `writer`; `lba` if that user may have been updating a
+    /// block, which then holds its update or does not. (Or it had lost a race for the block, and was idle since.)
     WriterAdopted,
     /// A lease was taken from an owner that was dead or too late. `lba` of the lease; `expected` and `found` are the fencing
-    /// tokens before and after.
+    /// tokens before and after. A host that takes many at once records 16, then one a second: `count` is how many it took since its
+    /// last such event.
     LeaseBroken,
     /// A host was shut out of what it held. `lba` of its heartbeat; `found` is the host's number.
     HostFenced,

@@ -143,6 +143,9 @@ impl Geometry {
     }
 
     /// Sets how many events the store's flight recorder keeps: a power of two up to 2²⁰, or 0 for none. Each takes 64 bytes.
+    /// Few are for tests: a process that is stopped while it records, and goes on when 32,768 times as many have been
+    /// recorded since, may spoil one.
+    ///
     /// A store without can be used by the first versions of this library, which had no recorder.
     #[must_use]
     pub const fn events(mut self, events: u32) -> Self {

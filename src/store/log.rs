@@ -16,7 +16,7 @@ pub(super) fn log(shared: &Shared, event: &Event) {
     let Event { writer, lba, .. } = *event;
     match event.kind {
         EventKind::WriterAdopted => {
-            line!(shared, info, "store.writer_adopted", "a writer had died at work", writer = writer, lba = lba);
+            line!(shared, info, "store.writer_adopted", "its last user had died", writer = writer, lba = lba);
         }
         EventKind::Recovered => line!(
             shared,

@@ -43,7 +43,7 @@ use crate::protocol::{self, Fault, block};
 use flush::Syncs;
 use geometry::Layout;
 use mapping::{Engine, Section, with_memory};
-use recorder::Recorder;
+use recorder::{Recorder, Samples};
 use state::State;
 use writer::Writers;
 
@@ -85,6 +85,7 @@ struct Shared {
     state: Section<State>,
     /// None if the store has no flight recorder.
     recorder: Option<Recorder>,
+    samples: Samples,
     geometry: Geometry,
     writers: Writers,
     syncs: Syncs,
@@ -175,6 +176,7 @@ impl Shared {
             },
             // SAFETY: as above.
             recorder: unsafe { Recorder::new(base, &geometry, &layout) },
+            samples: Samples::default(),
             syncs: Syncs::default(),
             #[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
             origin: fork::Origin::here(),

@@ -58,8 +58,30 @@ pub(super) struct Recorder {
     header: Section<Header>,
     records: Section<Record<WORDS_OF_RECORD>>,
     capacity: u64,
-    /// How often each kind was met with since it was last recorded. Miscompares are counted in their slots.
-    unrecorded: [AtomicU64; SAMPLED],
+}
+
+/// What a handle met with of each kind that is sampled.
+#[derive(Debug)]
+pub(super) struct Samples {
+    /// How often since it was last told of. Miscompares are counted in their slots.
+    untold: [AtomicU64; SAMPLED],
+    /// When the next may be told of by a handle that may not record, and so cannot ask the file.
+    next_unix_ms: [AtomicU64; SAMPLED],
+}
+
+impl Default for Samples {
+    fn default() -> Self {
+        let zeros = || [const { AtomicU64::new(0) }; SAMPLED];
+        Self { untold: zeros(), next_unix_ms: zeros() }
+    }
+}
+
+/// Whether a kind of event may be told of at this time; then nobody else's may, for a while. `next` says when it may be.
+fn passes(next: &AtomicU64, now_unix_ms: u64) -> bool {
+    let at = next.load(Relaxed);
+    // A time that is further ahead than anybody sets it is damage, or the clock was set back.
+    let waits = at > now_unix_ms && at - now_unix_ms <= INTERVAL_MS;
+    !waits && next.compare_exchange(at, now_unix_ms + INTERVAL_MS, Relaxed, Relaxed).is_ok()
 }
 
 impl Ring<WORDS_OF_RECORD> for Recorder {
@@ -90,7 +112,6 @@ impl Recorder {
             // SAFETY: as above, and as many records behind it.
             records: unsafe { Section::new(base, records, capacity) },
             capacity,
-            unrecorded: [const { AtomicU64::new(0) }; SAMPLED],
         })
     }
 
@@ -100,11 +121,7 @@ impl Recorder {
 
     /// Whether an event of this kind may be recorded at this time; then nobody else's may, for a while.
     pub fn passes(&self, kind: Sampled, now_unix_ms: u64) -> bool {
-        let next = &self.header().next_unix_ms[kind as usize].0;
-        let at = next.load(Relaxed);
-        // A time that is further ahead than anybody sets it is damage, or the clock was set back.
-        let waits = at > now_unix_ms && at - now_unix_ms <= INTERVAL_MS;
-        !waits && next.compare_exchange(at, now_unix_ms + INTERVAL_MS, Relaxed, Relaxed).is_ok()
+        passes(&self.header().next_unix_ms[kind as usize].0, now_unix_ms)
     }
 
     /// Records an event of this time.
@@ -117,21 +134,6 @@ impl Recorder {
     /// Records an event.
     fn record_now(&self, event: Event) {
         self.record_at(now_unix_ms(), event);
-    }
-
-    /// Records an event of a kind that is sampled, if it is time to; what was recorded.
-    fn sample(&self, kind: Sampled, event: Event) -> Option<Event> {
-        let unrecorded = &self.unrecorded[kind as usize];
-        unrecorded.fetch_add(1, Relaxed);
-        let now = now_unix_ms();
-        if !self.passes(kind, now) {
-            return None;
-        }
-        let count = unrecorded.load(Relaxed);
-        unrecorded.fetch_sub(count, Relaxed);
-        let event = Event { count: u32::try_from(count).unwrap_or(u32::MAX).max(1), ..event };
-        self.record_at(now, event);
-        Some(event)
     }
 
     /// Sees that what is recorded from now on goes behind all that was. Only while nobody else is at work.
@@ -159,10 +161,19 @@ impl Shared {
         self.note(event);
     }
 
-    /// Logs and records an event of a kind that is sampled, if it is time to.
+    /// Logs and records an event of a kind that is sampled, if it is time to: for all handles of the store together where
+    /// this one may record, else for this one.
     fn tell_sample(&self, kind: Sampled, event: Event) {
-        if let Some(event) = self.recorder().and_then(|recorder| recorder.sample(kind, event)) {
-            log(self, &event);
+        let untold = &self.samples.untold[kind as usize];
+        untold.fetch_add(1, Relaxed);
+        let now = now_unix_ms();
+        let is_time = match self.recorder() {
+            Some(recorder) => recorder.passes(kind, now),
+            None => passes(&self.samples.next_unix_ms[kind as usize], now),
+        };
+        if is_time {
+            let count = u32::try_from(untold.swap(0, Relaxed)).unwrap_or(u32::MAX).max(1);
+            self.tell(Event { count, ..event });
         }
     }
 
@@ -183,7 +194,7 @@ impl Shared {
         }
     }
 
-    /// Records, if it is time to, that an operation met with damage.
+    /// Tells, if it is time to, that an operation met with damage.
     pub(super) fn note_damage(&self, fault: Fault) {
         let event = Event::new(EventKind::Corruption);
         let event = match fault {
@@ -195,7 +206,7 @@ impl Shared {
         self.tell_sample(Sampled::Corruption, event);
     }
 
-    /// Records, if it is time to, that writing to the disk failed.
+    /// Tells, if it is time to, that writing to the disk failed.
     #[cold]
     pub(super) fn note_failed_sync(&self, error: &std::io::Error) {
         let found = error.raw_os_error().map_or(0, |number| number as u64);
@@ -210,7 +221,6 @@ impl Shared {
 
     /// What the last user of a slot, which is dead, left there, as an event; `None` if nothing.
     pub(super) fn adoption(&self, writer: u16) -> Option<Event> {
-        self.recorder.as_ref()?;
         let lba = with_memory!(&self.engine, memory => crate::protocol::slot::left_behind(memory, writer))?;
         Some(Event { writer: Some(writer), lba, ..Event::new(EventKind::WriterAdopted) })
     }
@@ -289,7 +299,8 @@ pub struct EventReader {
 pub struct EventBatch {
     /// Events that were not read before, by their numbers.
     pub events: Vec<Event>,
-    /// How many there were that were overwritten before they were read, or were never whole since their process died.
+    /// How many there were that were overwritten before they were read, were never whole since their process died, or are
+    /// damaged.
     pub missed: u64,
 }
 

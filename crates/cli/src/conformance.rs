@@ -71,6 +71,9 @@ pub fn conformance(args: &ConformanceArgs, output: &Output) -> anyhow::Result<Ex
     });
     told?;
     let (mut broken, mut passed) = (report.broken().count(), report.passed());
+    if broken == 0 && !report.conforms() {
+        bail!("{}: not all could be tried", args.target);
+    }
     if args.processes > 0 {
         interrupt.check()?;
         let verdict = count_in_processes(args, device, &interrupt).with_context(failed)?;
@@ -155,6 +158,7 @@ fn tell(
     let (result, reason) = match verdict {
         Ok(()) => ("passed", None),
         Err(Finding::NotApplicable(why)) => ("not_applicable", Some(why.clone())),
+        Err(Finding::NotTried(why)) => ("not_tried", Some(why.clone())),
         Err(Finding::Broken(how)) => ("broken", Some(how.clone())),
     };
     Ok(output.result(&CaseLine { case: name, promise, result, reason })?)
@@ -174,6 +178,7 @@ impl std::fmt::Display for CaseLine {
         match (&self.reason, self.result) {
             (None, _) => write!(f, "passed  {}", self.promise),
             (Some(why), "not_applicable") => write!(f, "     -  {}\n        ({why})", self.promise),
+            (Some(why), "not_tried") => write!(f, "     ?  {}\n        (NOT TRIED: {why})", self.promise),
             (Some(how), _) => write!(f, "BROKEN  {}\n        {}: {how}", self.promise, self.case),
         }
     }

@@ -65,7 +65,7 @@ pub fn events(args: &EventsArgs, output: &Output) -> anyhow::Result<ExitCode> {
 /// Shows what there is to read; whether anybody reads it.
 fn show(reader: &mut EventReader, args: &EventsArgs, output: &Output) -> io::Result<bool> {
     let EventBatch { events, missed, .. } = reader.read();
-    if missed > 0 && args.follow && !output.stream(&Missed { missed })? {
+    if missed > 0 && !output.stream(&Missed { missed })? {
         return Ok(false);
     }
     let is_wanted = |event: &&Event| args.kind.is_empty() || args.kind.iter().any(|kind| kind == event.kind.name());
@@ -149,9 +149,11 @@ fn describe(event: &Event) -> String {
         EventKind::Miscompare => {
             format!("{block}, byte {offset}\nfound {}, expected {}{since}", hex(found), hex(expected))
         }
-        EventKind::WriterAdopted if event.lba.is_some() => format!("{writer}\nits last user died updating {block}"),
+        EventKind::WriterAdopted if event.lba.is_some() => {
+            format!("{writer}\nits last user died, perhaps while it updated {block}")
+        }
         EventKind::WriterAdopted => format!("{writer}\nits last user died"),
-        EventKind::LeaseBroken => format!("{block}\nfencing token {expected} became {found}"),
+        EventKind::LeaseBroken => format!("{block}\nfencing token {expected} became {found}{since}"),
         EventKind::HostFenced => format!("{block}\nhost {found} was shut out"),
         EventKind::Recovered => {
             format!("the store\n{} blocks; {} updates were lost", grouped(expected), grouped(found))
@@ -202,7 +204,7 @@ fn date(days: u64) -> (u64, u64, u64) {
     (400 * era + year_of_era + u64::from(month <= 2), month, day)
 }
 
-/// Events that were gone before they were read.
+/// Events that were gone before they were read, or were damaged.
 #[derive(Serialize)]
 struct Missed {
     missed: u64,
@@ -210,7 +212,7 @@ struct Missed {
 
 impl fmt::Display for Missed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "... {} events were overwritten before they could be shown", grouped(self.missed))
+        write!(f, "... {} events cannot be shown: overwritten meanwhile, or damaged", grouped(self.missed))
     }
 }
 

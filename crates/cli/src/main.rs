@@ -54,7 +54,8 @@ struct Cli {
     json: bool,
 
     /// Log to stderr: off, error, warn, info, debug, trace, or target=level,…; with `json,` before it, or alone, one JSON
-    /// object a line (docs/events.md) [default: RUST_LOG, or else warnings of disks]
+    /// object a line (docs/events.md) [default: RUST_LOG, or else warnings; those
+    /// of stores and clusters only as JSON]
     #[arg(long, global = true, value_name = "[json,]LEVEL", display_order = 101, value_parser = Log::parse)]
     log: Option<Log>,
 
@@ -141,16 +142,20 @@ impl Log {
         }
     }
 
+    /// What is logged if nobody says.
+    fn default_levels(json: bool) -> Targets {
+        let warnings = Targets::new().with_default(LevelFilter::WARN);
+        // What befalls a store or a cluster, the commands tell people themselves, in better words. Programs, which cannot
+        // read those, get the events.
+        let told = ["casblock::store", "casblock::heartbeat", "casblock::lease"];
+        if json { warnings } else { warnings.with_targets(told.map(|target| (target, LevelFilter::OFF))) }
+    }
+
     /// Sends the log to stderr.
     fn start(self) {
         // A RUST_LOG meant for something else, which this cannot read, is no reason to refuse work.
         let from_environment = || std::env::var("RUST_LOG").ok().and_then(|levels| levels.parse().ok());
-        let levels = self.levels.or_else(from_environment);
-        // What befalls a store or a cluster, the commands tell themselves, in better words.
-        let told =
-            ["casblock::store", "casblock::heartbeat", "casblock::lease"].map(|target| (target, LevelFilter::OFF));
-        let default = || Targets::new().with_default(LevelFilter::WARN).with_targets(told);
-        let levels = levels.unwrap_or_else(default);
+        let levels = self.levels.or_else(from_environment).unwrap_or_else(|| Self::default_levels(self.json));
         let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
         let registry = tracing_subscriber::registry();
         if self.json {

@@ -2,7 +2,9 @@
 
 mod common;
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Child, Command};
 
@@ -86,7 +88,7 @@ fn worker() {
     let Ok(path) = std::env::var(WORK) else { return };
     let store = Store::open(path).unwrap();
     let mut writer = store.writer().unwrap();
-    writer.write(7, &[7; 512]).unwrap();
+    (1..=3).for_each(|byte| writer.write(7, &[byte; 512]).unwrap());
     miscompare(&store, 1234);
     println!("met with 1234");
     std::thread::sleep(std::time::Duration::from_secs(600));
@@ -110,6 +112,7 @@ fn events_and_exact_counts_outlive_those_who_were_killed() {
     let adopted = objects(&folder.casblock("events a.casb --json --kind writer-adopted").succeeds().text());
     assert!(adopted.len() >= 3, "two rounds found slots that the one before had left: {adopted:?}");
     assert!(adopted.iter().take(adopted.len() - 1).all(|it| it["writer"].is_u64()), "{adopted:?}");
+    assert!(adopted.iter().all(|it| it["lba"].is_null()), "they were idle: {adopted:?}");
     let text = folder.casblock("events a.casb --kind writer-adopted").succeeds().text();
     assert!(text.contains("writer 0  [") && text.contains("    its last user died"), "{text}");
 }
@@ -150,6 +153,23 @@ fn who_follows_sees_what_is_recorded_until_it_is_interrupted() {
     assert_eq!(lines.next(), None);
     let done = child.wait_with_output().unwrap();
     assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
+}
+
+#[test]
+fn what_is_damaged_is_counted() {
+    let folder = Folder::new();
+    folder.casblock("create a.casb --blocks 8 --events 16").succeeds();
+    let path = folder.path("a.casb");
+    let store = Store::open(&path).unwrap();
+    (0..3).for_each(|_| store.record_event(&Event::new(EventKind::HostFenced)).unwrap());
+    // A bit of the second event: the ring is the file's last section.
+    let at = std::fs::metadata(&path).unwrap().len() - 4096 + 512 + 64;
+    let mut byte = [0];
+    File::open(&path).unwrap().read_exact_at(&mut byte, at).unwrap();
+    common::patch(&path, at, &[byte[0] ^ 1]);
+    let shown = objects(&folder.casblock("events a.casb --json").succeeds().text());
+    assert_eq!(shown[0]["missed"], 1, "{shown:?}");
+    assert_eq!((&shown[1]["number"], &shown[2]["number"]), (&0.into(), &2.into()));
 }
 
 #[test]

@@ -13,9 +13,13 @@ use casblock::device::{Faults, Faulty, Link};
 use casblock::environment::{Environment as _, Virtual};
 use casblock::heartbeat::{Cluster, ClusterOptions, Host, HostConfig, HostName};
 use casblock::lease::Mode;
-use casblock::{Durability, Geometry, OpenOptions, Store};
+use casblock::{Durability, Error, Geometry, OpenOptions, Store};
 use serde_json::Value;
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+
+mod common;
+use common::Folder;
 
 #[path = "../../../tests/common/damage.rs"]
 mod damage;
@@ -37,10 +41,15 @@ impl io::Write for Lines {
 
 /// The lines that `work` logs, as `casblock --log json,trace` would print them.
 fn logged(work: impl FnOnce()) -> Vec<Value> {
+    logged_at(LevelFilter::TRACE, work)
+}
+
+/// As [`logged`], at another level.
+fn logged_at(level: LevelFilter, work: impl FnOnce()) -> Vec<Value> {
     let lines = Lines::default();
     let writer = lines.clone();
     let layer = tracing_subscriber::fmt::layer().with_writer(move || writer.clone()).json().flatten_event(true);
-    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer.with_filter(level)), work);
     let bytes = lines.0.lock().unwrap();
     String::from_utf8_lossy(&bytes).lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
 }
@@ -132,15 +141,23 @@ fn every_verdict() {
     let _ = broken.write_record(9, &[0; 512], draft(1));
 }
 
-#[test]
-fn every_line_is_as_the_schema_says() {
+/// docs/events.schema.json
+fn schema() -> (Value, jsonschema::Validator) {
     let schema: Value = serde_json::from_str(include_str!("../../../docs/events.schema.json")).unwrap();
     let validator = jsonschema::draft202012::new(&schema).expect("a schema");
+    (schema, validator)
+}
+
+fn assert_valid(validator: &jsonschema::Validator, line: &Value) {
+    let errors: Vec<String> = validator.iter_errors(line).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{line:#}: {errors:#?}");
+}
+
+#[test]
+fn every_line_is_as_the_schema_says() {
+    let (schema, validator) = schema();
     let lines = logged(everything);
-    for line in &lines {
-        let errors: Vec<String> = validator.iter_errors(line).map(|error| error.to_string()).collect();
-        assert!(errors.is_empty(), "{line:#}: {errors:#?}");
-    }
+    lines.iter().for_each(|line| assert_valid(&validator, line));
     // Every event that the schema names came up, so every one was checked.
     for name in schema["properties"]["event"]["enum"].as_array().unwrap() {
         assert!(lines.iter().any(|line| line["event"] == *name), "no {name} in {} lines", lines.len());
@@ -182,4 +199,83 @@ fn a_storm_is_few_lines_with_exact_counts() {
     assert!(of_storm.len() <= 2, "{} lines", of_storm.len());
     let counted: u64 = of_storm.iter().map(|line| line["count"].as_u64().unwrap()).sum();
     assert_eq!(counted, STORM);
+}
+
+/// The events of that name in lines of stderr, each as the schema says. Lines for people are passed over, as docs/events.md does.
+fn events_in(stderr: &str, name: &str) -> Vec<Value> {
+    let (_, validator) = schema();
+    let events = stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let events: Vec<Value> = events.filter(|line| line.get("event").is_some()).collect();
+    events.iter().for_each(|line| assert_valid(&validator, line));
+    events.into_iter().filter(|line| line["event"] == name).collect()
+}
+
+/// What the command itself prints: of stores, too, which it tells people of in other words.
+#[test]
+fn the_command_logs_what_befalls_a_store() {
+    let folder = Folder::new();
+    let path = folder.store("a.casb");
+    let at = Sections::of(&Geometry::blocks(64));
+    common::patch(&path, at.cells + 8, &u64::MAX.to_le_bytes());
+    for (log, expected) in [("--log json ", 1), ("--log json,error ", 1), ("--log json,off ", 0), ("", 0)] {
+        let done = folder.casblock(&format!("{log}read a.casb 1"));
+        assert_eq!(done.status, 1);
+        let events = events_in(&done.stderr, "store.corruption");
+        assert_eq!(events.len(), expected, "{log}: {}", done.stderr);
+        assert!(events.iter().all(|line| (&line["lba"], &line["count"]) == (&1.into(), &1.into())), "{events:?}");
+        // Nor in other words, where people are told of it once.
+        assert_eq!(done.stderr.matches("the store is damaged").count(), 1 + expected, "{}", done.stderr);
+    }
+    // As docs/events.md shows.
+    let done = folder.casblock("--log json check a.casb --exclusive --repair");
+    assert_eq!(events_in(&done.stderr, "store.repaired").len(), 1, "{}", done.stderr);
+}
+
+#[test]
+fn faults_add_up_where_only_warnings_are_shown() {
+    const FAULTS: u64 = 1000;
+    let lines = logged_at(LevelFilter::WARN, || {
+        let ats = Ats::in_environment(store(), Virtual::new(1));
+        for _ in 0..FAULTS / 2 {
+            // There is no block 9: neither to write, nor to read before an update.
+            let _ = ats.write_record(9, &[0; 512], draft(1));
+            let _ = ats.update_record(9, |_| draft(1));
+            let _ = ats.compare_and_write(7, &[1; 512], &[2; 512]);
+        }
+        assert_eq!(ats.counts().unwritten, FAULTS);
+    });
+    assert!(lines.iter().all(|line| line["event"] == "ats.unwritten"), "{lines:#?}");
+    let counted: u64 = lines.iter().map(|line| line["count"].as_u64().unwrap()).sum();
+    assert_eq!((lines.len(), counted), (2, FAULTS));
+    let of_update = logged(|| drop(Ats::new(store()).update(9, |_| ())));
+    assert!(of_update.iter().any(|line| line["event"] == "ats.unwritten" && line["attempts"] == 0), "{of_update:#?}");
+}
+
+/// Stores without a recorder, and handles that may only read, tell as others do.
+#[test]
+fn who_cannot_record_logs_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let geometry = Geometry::blocks(8).writers(4).words(4).events(0);
+    let at = Sections::of(&geometry);
+    drop(Store::create(&path, geometry).unwrap());
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&(5u64 + 1).to_le_bytes(), at.writers + 2 * SLOT_BYTES + SPARE).unwrap();
+    file.write_all_at(&3u16.to_le_bytes(), at.tags + 2 * 5).unwrap();
+    file.write_all_at(&u64::MAX.to_le_bytes(), at.cells + 8 * 6).unwrap();
+    let events = |work: &dyn Fn()| -> Vec<String> {
+        logged(work).iter().map(|line| line["event"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    let fails = |store: &Store| {
+        (0..1000).for_each(|_| assert!(matches!(store.read(6, &mut [0; 512]), Err(Error::Corrupt { .. }))))
+    };
+    let adopted = events(&|| {
+        let store = Store::open(&path).unwrap();
+        let _ = [(); 4].map(|()| store.writer().unwrap());
+        fails(&store);
+    });
+    // The second may come a second later.
+    assert!(adopted.len() <= 3 && adopted[..2] == ["store.writer_adopted", "store.corruption"], "{adopted:?}");
+    let read = events(&|| fails(&Store::open_read_only(&path).unwrap()));
+    assert!(read.len() <= 2 && read[0] == "store.corruption", "{read:?}");
 }

@@ -96,6 +96,15 @@ fn in_threads(threads: usize, work: impl Fn(usize) -> Verdict + Sync) -> Verdict
     })
 }
 
+/// Does something when it is dropped, by a panic too: what others wait for must come.
+struct Finally<F: Fn()>(F);
+
+impl<F: Fn()> Drop for Finally<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 fn found(lba: u64, error: DeviceError) -> Finding {
     Finding::Broken(format!("counting in block {lba}: {error}"))
 }
@@ -136,17 +145,62 @@ pub(super) fn many_counters(context: &Context<'_>) -> Verdict {
     Ok(())
 }
 
+/// Counters in several blocks, which each compare-and-write increments together: at no moment do two of them differ.
+pub(super) fn many_together(context: &Context<'_>) -> Verdict {
+    let (lba, blocks) = (context.region.first_lba, context.most().min(4));
+    if blocks == 1 {
+        return Err(Finding::NotApplicable("a compare-and-write takes one block".into()));
+    }
+    in_threads(context.threads, |_| count_together(context, lba, blocks))?;
+    let sum = context.threads as u64 * context.increments;
+    for (lba, block) in (lba..).zip(context.read(lba, blocks)?.chunks(context.block_bytes())) {
+        let counter = count_of(block);
+        if counter != sum {
+            return broken(format!(
+                "{sum} increments of {blocks} blocks succeeded, but the counter of block {lba} is {counter}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn count_together(context: &Context<'_>, lba: u64, blocks: u64) -> Verdict {
+    let bytes = context.block_bytes();
+    let mut current = context.read(lba, blocks)?;
+    let (mut done, mut in_vain) = (0, 0);
+    while done < context.increments {
+        let new = counted(count_of(&current) + 1, bytes).repeat(blocks as usize);
+        match context.device.compare_and_write(lba, &current, &new) {
+            // Where blocks are read one by one they may differ in what was read. They never do in what is compared.
+            Ok(()) if current.chunks(bytes).any(|block| *block != current[..bytes]) => {
+                return broken(format!(
+                    "{blocks} blocks from {lba} on compared as equal to what they never held together"
+                ));
+            }
+            Ok(()) => (done, in_vain, current) = (done + 1, 0, new),
+            Err(DeviceError::Miscompare(it)) if it.found.len() == current.len() && in_vain < IN_VAIN_MAX => {
+                current.copy_from_slice(&it.found);
+                in_vain += 1;
+            }
+            Err(error) => return Err(found(lba, error)),
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn never_torn(context: &Context<'_>) -> Verdict {
     let (device, lba, bytes) = (context.device, context.middle(), context.block_bytes());
     let writers_left = AtomicU64::new(context.threads as u64);
     in_threads(context.threads + 1, |number| {
         if number > 0 {
+            let _left = Finally(|| {
+                writers_left.fetch_add(u64::MAX, Relaxed);
+            });
             // One half of them write, the other compare and write.
             let done = match number % 2 {
                 0 => contend(device, lba, context.increments).map(|_| ()),
                 _ => (0..context.increments).try_for_each(|count| device.write(lba, &counted(count << 8, bytes))),
             };
-            writers_left.fetch_add(u64::MAX, Relaxed);
             return done.map_err(|error| found(lba, error));
         }
         let mut block = vec![0; bytes];
@@ -173,10 +227,11 @@ pub(super) fn plain_writes(context: &Context<'_>) -> Verdict {
     let (attempts, done) = (AtomicU64::new(0), AtomicU64::new(0));
     in_threads(2, |number| {
         if number == 0 {
-            let result = write_and_look(context, lba, &attempts);
-            done.store(1, Relaxed);
-            return result;
+            let _done = Finally(|| done.store(1, Relaxed));
+            return write_and_look(context, lba, &attempts);
         }
+        // The other waits for no more of them.
+        let _ended = Finally(|| attempts.store(u64::MAX, Relaxed));
         let mut current = vec![0u8; context.block_bytes()];
         while done.load(Relaxed) == 0 {
             let mut new = current.clone();
@@ -188,10 +243,7 @@ pub(super) fn plain_writes(context: &Context<'_>) -> Verdict {
                 Err(DeviceError::Miscompare(it)) if it.found.len() == current.len() => {
                     current.copy_from_slice(&it.found)
                 }
-                Err(error) => {
-                    attempts.store(u64::MAX, Relaxed);
-                    return Err(found(lba, error));
-                }
+                Err(error) => return Err(found(lba, error)),
             }
         }
         Ok(())
