@@ -10,7 +10,7 @@ use super::images::Images;
 use super::pages::page;
 use super::probe::{Probe, Proof};
 use super::sense::{Sense, SenseKey};
-use super::session::{DiskOptions, Outcome, Pause, Session};
+use super::session::{DiskOptions, Miscompare, Outcome, Pause, Repeat, Session};
 use super::transport::{Data, Transport};
 use crate::device::{BlockDevice, DeviceError, Failure, check_compare_and_write, check_range};
 use crate::environment::{Environment, System};
@@ -24,6 +24,11 @@ use crate::sync::Mutex;
 ///
 /// A compare-and-write that finds another image than expected reads the blocks right afterwards, to show them. If others
 /// update them in between, that is what they hold then; if others have put back what was expected, it is sent again.
+///
+/// Some targets answer BUSY also to what they had begun. So an update that was answered so and is then not done, for whatever
+/// reason, is [`DeviceError::OutcomeUnknown`], too. Linux itself sends a command again after BUSY, and does not tell: if
+/// a compare-and-write took a second or longer, and the blocks hold the very image that it was to write, they may hold it by
+/// an earlier attempt of its own, and the outcome is unknown as well.
 ///
 /// See [the module](super) for what each answer of the disk means.
 ///
@@ -129,11 +134,21 @@ impl<T: Transport, E: Environment> Disk<T, E> {
     }
 
     /// As [`compare_and_write`](BlockDevice::compare_and_write), but does not look what the blocks hold if it is something
-    /// else: one command, where that is not needed.
+    /// else: one command, where that is not needed. So it cannot tell a miscompare with its own image, where Linux has sent the
+    /// command again.
     ///
     /// # Errors
     /// As for [`compare_and_write`](BlockDevice::compare_and_write), save that a miscompare is none.
     pub fn compare_and_write_once(&self, lba: u64, expected: &[u8], new: &[u8]) -> Result<Compared, DeviceError> {
+        Ok(match self.compare(lba, expected, new)? {
+            None => Compared::Written,
+            Some(miscompare) => Compared::Miscompare { reported_offset: miscompare.offset },
+        })
+    }
+
+    /// Sends one compare-and-write; gives the miscompare, if it is certain that this is not with an image of its own that was
+    /// answered BUSY.
+    fn compare(&self, lba: u64, expected: &[u8], new: &[u8]) -> Result<Option<Miscompare>, DeviceError> {
         if self.probe.compare_and_write == Proof::ComparesNothing {
             return Err(DeviceError::failed(Failure::Unsupported, ScsiError::ComparesNothing));
         }
@@ -141,16 +156,25 @@ impl<T: Transport, E: Environment> Disk<T, E> {
         // At most `compare_and_write_blocks_max`, which came from a `u8`.
         let command = Cdb::compare_and_write(lba, blocks as u8, self.compare_and_write_caching);
         match self.send(&command, Data::Out(Images::new(expected, new).bytes()))? {
-            Outcome::Done(_) => Ok(Compared::Written),
-            Outcome::Miscompare(reported_offset) => Ok(Compared::Miscompare { reported_offset }),
+            Outcome::Done(_) => Ok(None),
+            Outcome::Miscompare(Miscompare { offset, repeat: Repeat::Sent }) => {
+                Err(perhaps_own_image(lba, offset, "the first answer was BUSY"))
+            }
+            Outcome::Miscompare(miscompare) => Ok(Some(miscompare)),
         }
     }
 
     /// What the blocks hold after a miscompare, as an error; `None` if it is what was expected.
-    fn miscompare(&self, lba: u64, expected: &[u8], reported_offset: Option<u64>) -> Option<DeviceError> {
-        let mut found = vec![0; expected.len()];
+    fn miscompare(&self, lba: u64, expected: &[u8], new: &[u8], told: Miscompare) -> Option<DeviceError> {
+        let (mut found, reported_offset) = (vec![0; expected.len()], told.offset);
         match self.read(lba, &mut found) {
+            Ok(()) if told.repeat != Repeat::None && found == new && found != expected => {
+                Some(perhaps_own_image(lba, reported_offset, "it took long, and they hold what was to be written"))
+            }
             Ok(()) => DeviceError::miscompare(lba, expected, found.into()),
+            Err(_) if told.repeat != Repeat::None => {
+                Some(perhaps_own_image(lba, reported_offset, "it took long, and what they hold could not be read"))
+            }
             // Nothing was changed, whatever became of the read.
             Err(error) => Some(DeviceError::failed(
                 error.failure().unwrap_or(Failure::Io),
@@ -235,6 +259,10 @@ impl<T: Transport, E: Environment> Disk<T, E> {
     }
 }
 
+fn perhaps_own_image(lba: u64, reported_offset: Option<u64>, why: &'static str) -> DeviceError {
+    DeviceError::unknown(ScsiError::PerhapsOwnImage { lba, reported_offset, why })
+}
+
 fn changed(what: &str) -> DeviceError {
     DeviceError::failed(Failure::Unreachable, ScsiError::Changed { what: what.into() })
 }
@@ -289,16 +317,13 @@ impl<T: Transport, E: Environment> BlockDevice for Disk<T, E> {
         let mut pause = Pause::new(&self.session.environment, self.session.options.patience);
         let mut times = 0;
         loop {
-            let reported_offset = match self.compare_and_write_once(lba, expected, new)? {
-                Compared::Written => return Ok(()),
-                Compared::Miscompare { reported_offset } => reported_offset,
-            };
-            if let Some(error) = self.miscompare(lba, expected, reported_offset) {
+            let Some(told) = self.compare(lba, expected, new)? else { return Ok(()) };
+            if let Some(error) = self.miscompare(lba, expected, new, told) {
                 return Err(error);
             }
             times += 1;
             if times == MISCOMPARES_UNSEEN_MAX || !pause.wait() {
-                let error = ScsiError::MiscompareUnseen { lba, times, reported_offset };
+                let error = ScsiError::MiscompareUnseen { lba, times, reported_offset: told.offset };
                 return Err(DeviceError::failed(Failure::Io, error));
             }
         }

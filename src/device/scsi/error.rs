@@ -37,6 +37,25 @@ pub enum ScsiError {
         /// Why there is no answer.
         source: TransportError,
     },
+    /// A write or a compare-and-write was answered BUSY, which leaves open whether it was done, and sent again; that it was not
+    /// done then tells nothing about the first time.
+    #[error("{command}: BUSY, and when it was sent again: {source}")]
+    PerhapsDone {
+        /// What it was asked.
+        command: Cdb,
+        /// What came of sending it again.
+        source: Box<DeviceError>,
+    },
+    /// A miscompare that may be with one's own image: the command may have been sent before, and done.
+    #[error("block {lba}: miscompare{}, but the command may have been sent before, and done: {why}", at(*reported_offset))]
+    PerhapsOwnImage {
+        /// The first block compared.
+        lba: u64,
+        /// The offset of the first difference, if the disk reported one: in bytes, from the first block on.
+        reported_offset: Option<u64>,
+        /// Why that may be.
+        why: &'static str,
+    },
     /// The answer makes no sense.
     #[error("{command}: {what}")]
     Nonsense {

@@ -236,7 +236,8 @@ impl<T: Transport, E: Environment> Session<T, E> {
             }
             offset = match outcome {
                 Ok(Outcome::Done(_)) => return Ok(Proof::ComparesNothing),
-                Ok(Outcome::Miscompare(offset)) => offset,
+                // Nobody holds that image, so whether it was sent before does not matter.
+                Ok(Outcome::Miscompare(miscompare)) => miscompare.offset,
                 Err(error) if is_missing(&error) => return Ok(Proof::Unsupported),
                 Err(error) => return not_known(error),
             };

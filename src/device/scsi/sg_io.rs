@@ -16,8 +16,10 @@ use crate::device::{DeviceError, Failure};
 
 /// Commands to a disk through Linux (`SG_IO`, version 3), on `/dev/sdX`, `/dev/mapper/mpathX`, and links to them.
 ///
-/// The kernel sends a command once, waits for it whatever signals come, and lets a COMPARE AND WRITE through only for who has
-/// `CAP_SYS_RAWIO`. It does so on partitions and logical volumes, too, and then the block numbers are those of the disk
+/// The kernel waits for a command whatever signals come, and lets a COMPARE AND WRITE through only for who has
+/// `CAP_SYS_RAWIO`. It sends a command once, unless it is answered BUSY or TASK SET FULL: then it sends it again by itself,
+/// until about the command's timeout is over, and only the last answer is seen here ([`Disk`](super::Disk) makes allowance
+/// for that). It takes commands on partitions and logical volumes, too, and then the block numbers are those of the disk
 /// below: so these are refused, as is all that `/sys` does not show to be a whole disk, or multipath to one.
 ///
 /// What is read and written so goes past the page cache: whoever uses the disk through that, a mounted file system or

@@ -11,8 +11,9 @@ use crate::device::{BoxError, Failure};
 
 /// Carries commands to one logical unit: `SgIo` through Linux, others through a network.
 ///
-/// Who implements it promises to send a command once at most. One that is sent twice unseen finds its own write, and reports
-/// a miscompare though it was done.
+/// Who implements it promises to send a command once at most, but for one that was answered BUSY or TASK SET FULL. One that is
+/// sent twice unseen finds its own write, and reports a miscompare though it was done; [`Disk`](super::Disk) suspects that
+/// only of answers that took a second or longer, as Linux's do after BUSY if the target had begun the command.
 pub trait Transport: Send + Sync {
     /// What messages call the disk: a path, mostly.
     fn name(&self) -> Cow<'_, str>;

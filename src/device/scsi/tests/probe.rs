@@ -231,6 +231,7 @@ fn a_fresh_disk_says_first_what_happened_to_it() {
     fake.trick(0x5a, Trick::Answer(check(0x6, 0x2a, 0x01)));
     fake.trick(READ_16, Trick::Answer(Completion::of(Status::BUSY)));
     fake.trick(COMPARE_AND_WRITE, Trick::Answer(check(0x6, 0x29, 0)));
+    fake.trick(COMPARE_AND_WRITE, Trick::Answer(Completion::of(Status::BUSY)));
     assert_eq!(probe(&fake).unwrap().compare_and_write, works(ReportedOffset::Right));
     assert!(fake.is_through());
 }
