@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::cdb::Cdb;
 use super::sense::{Sense, SenseKey};
+use super::session::BLOCK_BYTES_MAX;
 use super::transport::{Completion, Status, TransportError};
 use crate::device::DeviceError;
 
@@ -73,9 +74,17 @@ pub enum ScsiError {
         device_type: u8,
     },
     /// Blocks that cannot be used.
-    #[error("blocks of {block_bytes} bytes: only powers of two from 512 on can be used")]
+    #[error("blocks of {block_bytes} bytes: only powers of two from 512 to {BLOCK_BYTES_MAX} can be used")]
     BlockBytes {
         /// Their length in bytes.
+        block_bytes: u32,
+    },
+    /// More blocks than can be: their bytes have no 64-bit number.
+    #[error("its last block is said to be {last_lba}, of {block_bytes} bytes: no disk is that large")]
+    Capacity {
+        /// The last block, as the disk says.
+        last_lba: u64,
+        /// Length of a block, in bytes.
         block_bytes: u32,
     },
     /// A write of several commands ended at a later one.

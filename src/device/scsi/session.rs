@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::cdb::Cdb;
+use super::cdb::{Cdb, opcode};
 use super::error::ScsiError;
 use super::sense::Sense;
 use super::transport::{Completion, Data, Transport, TransportError};
@@ -16,7 +16,13 @@ use crate::environment::Environment;
 pub struct DiskOptions {
     /// How long one command may take; 30 s unless said otherwise. When it has passed, the system takes the command back, and
     /// may reset the disk to do so, which hits everybody's commands: so let it be long, and judge lateness by a clock.
+    ///
+    /// It is no bound on how long a call takes. Linux takes less than 7 s for 7 s, needs time of its own to take a command
+    /// back, and may send one again that was answered BUSY, for as long as this. And a multipath device that queues while it
+    /// has no path (`queue_if_no_path`) waits for one, without end.
     pub command_timeout: Duration,
+    /// The same of SYNCHRONIZE CACHE, which may have a whole cache to write; 60 s unless said otherwise, as Linux has it.
+    pub flush_timeout: Duration,
     /// How long a disk that is busy, or getting ready, is asked again; 5 s unless said otherwise.
     pub patience: Duration,
     /// The most bytes of a read or a write that go with one command; 128 KiB unless said otherwise. What the disk and the way
@@ -31,6 +37,7 @@ impl Default for DiskOptions {
     fn default() -> Self {
         Self {
             command_timeout: Duration::from_secs(30),
+            flush_timeout: Duration::from_secs(60),
             patience: Duration::from_secs(5),
             transfer_bytes_max: 128 << 10,
             prove_compare_and_write: true,
@@ -71,6 +78,10 @@ pub(super) enum Repeat {
 /// long as the command may take, and tells nobody; but a target that says so of a command that it had begun has waited
 /// for somebody before, and that for many seconds.
 const UNSEEN_REPEAT_MIN: Duration = Duration::from_secs(1);
+
+/// Longer blocks are not used. There are disks of 4 KiB; a number far beyond that is an error of the disk, and would be one
+/// of whoever believes it.
+pub(super) const BLOCK_BYTES_MAX: u32 = 64 << 10;
 
 /// How often a command is sent again at once: a disk may have several things to say first.
 const ATTENTIONS_MAX: u32 = 16;
@@ -116,10 +127,14 @@ impl<T: Transport, E: Environment> Session<T, E> {
         perhaps_done: &mut bool,
     ) -> Result<Outcome, DeviceError> {
         let mut pause = Pause::new(&self.environment, self.options.patience);
+        let timeout = match command.bytes()[0] {
+            opcode::SYNCHRONIZE_CACHE_16 => self.options.flush_timeout,
+            _ => self.options.command_timeout,
+        };
         let mut attentions = 0;
         loop {
             let (bytes, sent) = (data.bytes(), self.environment.now());
-            let completion = match self.transport.execute(command, data.reborrow(), self.options.command_timeout) {
+            let completion = match self.transport.execute(command, data.reborrow(), timeout) {
                 Ok(completion) => completion,
                 Err(TransportError::NotSent { failure: Failure::Busy, .. }) if pause.wait() => continue,
                 Err(source) => return Err(missing(command, source)),

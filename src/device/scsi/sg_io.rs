@@ -31,6 +31,7 @@ use crate::device::{DeviceError, Failure};
 pub struct SgIo {
     file: File,
     path: PathBuf,
+    device: u64,
     writable: bool,
     transfer_bytes_max: Option<usize>,
 }
@@ -121,10 +122,11 @@ impl SgIo {
 
     fn open_on(path: &Path, writable: bool, sys: &Path) -> Result<Self, DeviceError> {
         let metadata = std::fs::metadata(path).map_err(system(path, "looking at it"))?;
-        let block = match metadata.file_type() {
-            kind if kind.is_block_device() => path.to_path_buf(),
+        let (block, device) = match metadata.file_type() {
+            kind if kind.is_block_device() => (path.to_path_buf(), None),
             kind if kind.is_char_device() => {
-                block_of_generic(metadata.rdev(), sys).map_err(|what| unusable(path, what))?
+                let found = block_of_generic(metadata.rdev(), sys).map_err(|what| unusable(path, what))?;
+                (found.path, Some(found.number))
             }
             _ => return Err(unusable(path, "neither a block device nor /dev/sgX".into())),
         };
@@ -143,9 +145,18 @@ impl SgIo {
         if !metadata.file_type().is_block_device() {
             return Err(unusable(path, "no block device any more".into()));
         }
+        if device.is_some_and(|device| device != number(metadata.rdev())) {
+            return Err(unusable(path, format!("{} is another disk than /sys says", block.display())));
+        }
         whole_disk(metadata.rdev(), sys).map_err(|what| unusable(path, what))?;
         let transfer_bytes_max = transfer_bytes_max(&file, metadata.rdev(), sys);
-        Ok(Self { file, path: path.into(), writable, transfer_bytes_max })
+        Ok(Self { file, path: path.into(), device: metadata.rdev(), writable, transfer_bytes_max })
+    }
+
+    /// The number of the block device that was opened, as `st_rdev` has it: what commands go to, whatever has become of the
+    /// path since.
+    pub fn device_number(&self) -> u64 {
+        self.device
     }
 }
 
@@ -169,12 +180,22 @@ fn number(device: u64) -> String {
     format!("{}:{}", libc::major(device), libc::minor(device))
 }
 
+/// A block device by what `/sys` says.
+#[derive(PartialEq, Eq, Debug)]
+struct BlockDevice {
+    /// Where it should be.
+    path: PathBuf,
+    /// Its number, as in `8:16`.
+    number: String,
+}
+
 /// The block device of the disk that has this generic device.
-fn block_of_generic(device: u64, sys: &Path) -> Result<PathBuf, String> {
+fn block_of_generic(device: u64, sys: &Path) -> Result<BlockDevice, String> {
     let blocks = sys.join("dev/char").join(number(device)).join("device/block");
     let disk = std::fs::read_dir(&blocks).ok().and_then(|mut names| names.next()?.ok());
     let disk = disk.ok_or_else(|| "a character device without a block device in /sys".to_owned())?;
-    Ok(Path::new("/dev").join(disk.file_name()))
+    let number = std::fs::read_to_string(disk.path().join("dev")).map_err(|error| format!("its number: {error}"))?;
+    Ok(BlockDevice { path: Path::new("/dev").join(disk.file_name()), number: number.trim().into() })
 }
 
 /// Whether block numbers of the commands sent here are those of the device.
@@ -187,12 +208,23 @@ fn whole_disk(device: u64, sys: &Path) -> Result<(), String> {
         return Err("a partition: commands would go to the whole disk; use that".into());
     }
     if !folder.join("dm").exists() {
-        return Ok(());
+        // bcache, for one, hands commands on to the disk below it.
+        return match is_scsi(&folder.join("device")) {
+            true => Ok(()),
+            false => Err("no SCSI disk of its own: commands may go to a disk below; use that".into()),
+        };
     }
     match std::fs::read_to_string(folder.join("dm/uuid")) {
         Ok(uuid) if uuid.starts_with("mpath-") => Ok(()),
         _ => Err("a mapped device, but not multipath: commands would go to the disk below; use that".into()),
     }
+}
+
+/// Whether a device's folder in `/sys` is that of a SCSI device.
+fn is_scsi(device: &Path) -> bool {
+    let of_scsi = |link: PathBuf| link.file_name().is_some_and(|bus| bus == "scsi");
+    ["scsi_disk", "scsi_device"].iter().any(|class| device.join(class).is_dir())
+        || std::fs::read_link(device.join("subsystem")).is_ok_and(of_scsi)
 }
 
 /// The most bytes that the kernel takes with one command, if it says so.
@@ -501,10 +533,16 @@ mod tests {
     #[test]
     fn only_whole_disks_and_multipath_are_let_through() {
         let size = ("dev/block/8:16/size", "131072\n");
+        let scsi = ("dev/block/8:16/device/scsi_disk/0:0:0:0/x", "");
         for (files, usable) in [
-            (vec![size], true),
+            (vec![size, scsi], true),
+            (vec![size, ("dev/block/8:16/device/scsi_device/0:0:0:0/x", "")], true),
+            (vec![size, ("dev/block/8:16/device/vendor", "")], false),
+            // What hands commands on, as bcache does.
+            (vec![size], false),
+            (vec![scsi], false),
             (vec![size, ("dev/block/8:16/dm/uuid", "mpath-3600140500000\n")], true),
-            (vec![size, ("dev/block/8:16/partition", "1\n")], false),
+            (vec![size, scsi, ("dev/block/8:16/partition", "1\n")], false),
             (vec![size, ("dev/block/8:16/dm/uuid", "LVM-abc\n")], false),
             (vec![size, ("dev/block/8:16/dm/uuid", "part1-mpath-3600140500000\n")], false),
             (vec![size, ("dev/block/8:16/dm/name", "linear\n")], false),
@@ -517,9 +555,24 @@ mod tests {
 
     #[test]
     fn a_generic_device_stands_for_its_block_device() {
-        let sys = sys(&[("dev/char/8:16/device/block/sdq/size", "1\n")]);
-        assert_eq!(block_of_generic(DEVICE, sys.path()).as_deref(), Ok(Path::new("/dev/sdq")));
-        assert!(block_of_generic(DEVICE + 1, sys.path()).is_err());
+        let sys =
+            sys(&[("dev/char/8:16/device/block/sdq/dev", "65:0\n"), ("dev/char/8:17/device/block/sdr/size", "1\n")]);
+        let expected = BlockDevice { path: "/dev/sdq".into(), number: "65:0".into() };
+        assert_eq!(block_of_generic(DEVICE, sys.path()), Ok(expected));
+        assert!(block_of_generic(DEVICE + 1, sys.path()).is_err(), "without a number");
+        assert!(block_of_generic(DEVICE + 2, sys.path()).is_err());
+    }
+
+    #[test]
+    fn a_scsi_device_is_known_by_its_bus() {
+        let device = tempfile::tempdir().unwrap();
+        assert!(!is_scsi(device.path()));
+        let subsystem = device.path().join("subsystem");
+        std::os::unix::fs::symlink("../../../bus/virtio", &subsystem).unwrap();
+        assert!(!is_scsi(device.path()));
+        std::fs::remove_file(&subsystem).unwrap();
+        std::os::unix::fs::symlink("../../../bus/scsi", &subsystem).unwrap();
+        assert!(is_scsi(device.path()));
     }
 
     #[test]
@@ -536,7 +589,7 @@ mod tests {
     #[test]
     fn a_disk_opened_read_only_is_sent_nothing_that_could_write() {
         let file = File::open("/dev/null").unwrap();
-        let disk = SgIo { file, path: "/dev/null".into(), writable: false, transfer_bytes_max: None };
+        let disk = SgIo { file, path: "/dev/null".into(), device: 0, writable: false, transfer_bytes_max: None };
         let caching = super::super::Caching::ALLOWED;
         let send = |command: Cdb| disk.execute(&command, Data::None, Duration::from_secs(1)).unwrap_err();
         for command in [Cdb::write_16(0, 0, caching), Cdb::compare_and_write(0, 0, caching)] {

@@ -18,7 +18,8 @@ pub trait Transport: Send + Sync {
     /// What messages call the disk: a path, mostly.
     fn name(&self) -> Cow<'_, str>;
 
-    /// Sends a command, and waits for the answer, at most for about so long; taking a command back may need longer.
+    /// Sends a command, and waits for the answer, for about so long. That is no promise: taking a command back may need longer,
+    /// and so may finding a way to the disk. Nobody else's time may depend on it.
     ///
     /// # Errors
     /// [`TransportError`], if there is no answer. Whatever the disk answers is none: see [`Completion`].
