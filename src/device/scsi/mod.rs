@@ -39,6 +39,8 @@ mod sense;
 mod session;
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 mod sg_io;
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+mod sysfs;
 #[cfg(test)]
 mod tests;
 mod transport;
