@@ -115,7 +115,7 @@ fn each_chunk(
     mut consume: impl FnMut(u64, &[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<ExitCode> {
     let block_size = device.block_bytes();
-    let at_once = (CHUNK / block_size) as u64;
+    let at_once = (CHUNK / block_size).max(1) as u64;
     let mut buffer = vec![0; block_size * args.count.min(at_once) as usize];
     let progress = output.progress("reading", args.count);
     let mut done = 0;

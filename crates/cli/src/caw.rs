@@ -19,7 +19,7 @@ use crate::blocks::{check_range, hex};
 use crate::hexdump::{ROW, column, row};
 use crate::number;
 use crate::output::Output;
-use crate::target::{Consent, Target};
+use crate::target::{Consent, ONE_BLOCK_TIMEOUT, Target};
 use crate::{durable, exit};
 
 /// Compare-and-write: replaces a block if it holds what is expected
@@ -123,7 +123,7 @@ pub fn caw(args: &CawArgs, output: &Output) -> anyhow::Result<ExitCode> {
         command.build();
         command.find_subcommand_mut("caw").expect("it was called").error(ErrorKind::ArgumentConflict, message).exit();
     }
-    let opened = args.target.open_to_write(args.consent, output)?;
+    let opened = args.target.open_to_write_in_time(args.consent, ONE_BLOCK_TIMEOUT, output)?;
     if args.durable {
         durable::require_power(&opened, &args.target)?;
     }

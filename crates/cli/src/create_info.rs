@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::durable::DurabilityArg;
 use crate::number;
 use crate::output::Output;
-use crate::target::Target;
+use crate::target::{Target, store_file};
 
 /// Makes a new store
 ///
@@ -24,6 +24,7 @@ use crate::target::Target;
 #[derive(Args, Debug)]
 pub struct CreateArgs {
     /// The file to make
+    #[arg(value_parser = store_file())]
     store: PathBuf,
     /// How many blocks it has
     #[arg(long, value_name = "N", value_parser = number::count)]

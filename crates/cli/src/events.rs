@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::number::grouped;
 use crate::output::Output;
 use crate::signals::Interruptible;
+use crate::target::store_file;
 
 /// Shows what the store's flight recorder has, oldest first
 ///
@@ -27,6 +28,7 @@ use crate::signals::Interruptible;
 #[derive(Args, Debug)]
 pub struct EventsArgs {
     /// The store
+    #[arg(value_parser = store_file())]
     store: PathBuf,
     /// Go on with what is recorded from now on, until Ctrl-C
     #[arg(long, short)]

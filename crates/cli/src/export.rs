@@ -52,7 +52,7 @@ pub fn export(args: &ExportArgs, output: &Output) -> anyhow::Result<ExitCode> {
         Device::Store(store) => (store.geometry().length(), copy(store, &new.file, &interrupt, output)),
         Device::Disk(disk) => {
             let length_bytes = disk.block_count().saturating_mul(disk.block_bytes() as u64);
-            (length_bytes, copy_disk(disk, length_bytes, &new.file, &interrupt, output))
+            (length_bytes, copy_disk(disk.as_ref(), length_bytes, &new.file, &interrupt, output))
         }
     };
     let data_bytes = data_bytes.with_context(|| format!("{}: not made", args.image.display()))?;

@@ -11,18 +11,21 @@ use serde::Serialize;
 
 use crate::number::{bytes, grouped};
 use crate::output::Output;
-use crate::target::{Device, Target};
+use crate::target::{Consent, Device, Target};
 
 /// Tells what a disk, or a store, can do, and what casblock would use of it
 ///
 /// Changes nothing. Whether a disk compares before it writes is tried out, by a COMPARE AND WRITE whose comparison cannot
-/// succeed: what disks claim is not to be relied on.
+/// succeed: what disks claim is not to be relied on. On a disk that seems to be in use that is left out, as one that does
+/// not compare would write, without --i-know-what-is-on-it.
 ///
 /// Exit status: 0 if compare-and-write works on it, 1 if not, or if it cannot be found out.
 #[derive(Args, Debug)]
 pub struct ProbeArgs {
     /// The store, or scsi:/dev/sdX
     target: Target,
+    #[command(flatten)]
+    consent: Consent,
 }
 
 /// `casblock probe`.
@@ -35,7 +38,7 @@ pub fn probe(args: &ProbeArgs, output: &Output) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Target::Scsi(_) => {
-            let (disk, in_use) = args.target.examine()?;
+            let (disk, in_use) = args.target.examine(args.consent)?;
             let facts = DiskFacts::of(&disk, args.target.to_string(), in_use);
             output.result(&facts).context("writing to stdout")?;
             Ok(if facts.compare_and_write_blocks_max > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -100,6 +103,8 @@ struct DiskFacts {
     write_protected: Option<bool>,
     write_cache: Option<bool>,
     force_unit_access: bool,
+    compare_and_write_force_unit_access: bool,
+    written_through: bool,
     compare_and_write: &'static str,
     compare_and_write_listed: Option<bool>,
     compare_and_write_blocks_claimed: Option<u8>,
@@ -134,6 +139,8 @@ impl DiskFacts {
             write_protected: probe.mode.map(|mode| mode.write_protected),
             write_cache: probe.mode.and_then(|mode| mode.write_cache),
             force_unit_access: probe.force_unit_access,
+            compare_and_write_force_unit_access: probe.compare_and_write_force_unit_access(),
+            written_through: probe.is_written_through(),
             compare_and_write,
             compare_and_write_listed: probe.compare_and_write_listed,
             compare_and_write_blocks_claimed: probe.block_limits.map(|limits| limits.compare_and_write_blocks_max),
@@ -154,7 +161,8 @@ impl DiskFacts {
             ("unsupported", _) => "none: the disk refuses COMPARE AND WRITE".into(),
             ("broken", _) => "BROKEN: it says that it wrote where it should not have".into(),
             (_, Some(reason)) => format!("not known: {reason}"),
-            _ => "not known".into(),
+            _ if self.in_use.is_some() => "not tried: it is in use (--i-know-what-is-on-it)".into(),
+            _ => "not tried: it cannot be written".into(),
         }
     }
 }
@@ -186,7 +194,12 @@ impl fmt::Display for DiskFacts {
         writeln!(f, "thin provisioned   {}", if self.thin_provisioned { "yes" } else { "no" })?;
         writeln!(f, "write protected    {}", yes_no(self.write_protected))?;
         writeln!(f, "write cache        {}", yes_no(self.write_cache))?;
-        writeln!(f, "takes FUA          {}", if self.force_unit_access { "yes" } else { "no" })?;
+        let takes_fua = match (self.force_unit_access, self.compare_and_write_force_unit_access) {
+            (true, true) => "yes",
+            (true, false) => "yes, but not with compare-and-write",
+            _ => "no",
+        };
+        writeln!(f, "takes FUA          {takes_fua}")?;
         writeln!(f, "in use             {}", self.in_use.as_deref().unwrap_or("no sign of it"))?;
         writeln!(f, "compare-and-write  {}", self.found())?;
         let claimed = match self.compare_and_write_blocks_claimed {
@@ -202,17 +215,23 @@ impl fmt::Display for DiskFacts {
             _ => "not known",
         };
         writeln!(f, "  mismatch offset  {offset}")?;
-        let uses = match self.compare_and_write_blocks_max {
-            0 => "nothing: without compare-and-write it is of no use".to_owned(),
-            blocks => {
-                let fua = match (self.force_unit_access, self.write_cache) {
+        let uses = match (self.compare_and_write_blocks_max, self.compare_and_write) {
+            (0, "not_tried") => "not known".to_owned(),
+            (0, _) => "nothing: without compare-and-write it is of no use".to_owned(),
+            (blocks, _) => {
+                let fua = match (self.compare_and_write_force_unit_access, self.write_cache) {
                     (true, _) => ", with FUA",
                     (false, Some(false)) => "; there is no write cache",
-                    (false, _) => "; flushes by SYNCHRONIZE CACHE",
+                    (false, _) => ", without FUA",
                 };
                 format!("COMPARE AND WRITE of {blocks} block{}{fua}", if blocks == 1 { "" } else { "s" })
             }
         };
+        if !self.written_through {
+            writeln!(f, "CAUTION            updates are done before they are on stable storage: a cut of")?;
+            writeln!(f, "                   the disk's power may take back acknowledged updates, and")?;
+            writeln!(f, "                   leases with them; only `casblock sync` and --durable flush")?;
+        }
         write!(f, "casblock uses      {uses}")
     }
 }
@@ -238,6 +257,8 @@ mod tests {
             write_protected: None,
             write_cache: Some(true),
             force_unit_access: true,
+            compare_and_write_force_unit_access: true,
+            written_through: true,
             compare_and_write: "works",
             compare_and_write_listed: Some(true),
             compare_and_write_blocks_claimed: Some(1),
@@ -249,6 +270,19 @@ mod tests {
         let text = facts.to_string();
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.contains("casblock uses      COMPARE AND WRITE of 1 block, with FUA"), "{text}");
+        assert!(!text.contains("CAUTION"), "{text}");
+
+        let facts = DiskFacts { compare_and_write_force_unit_access: false, written_through: false, ..facts };
+        let text = facts.to_string();
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        for line in ["yes, but not with compare-and-write", "COMPARE AND WRITE of 1 block, without FUA", "CAUTION"] {
+            assert!(text.contains(line), "{text}");
+        }
+
+        let facts = DiskFacts { compare_and_write: "not_tried", compare_and_write_blocks_max: 0, ..facts };
+        let text = facts.to_string();
+        assert!(text.contains("not tried: it is in use") && text.contains("uses      not known"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         let broken = DiskFacts { compare_and_write: "broken", compare_and_write_blocks_max: 0, ..facts };
         assert!(broken.to_string().contains("BROKEN") && broken.to_string().contains("of no use"));
     }

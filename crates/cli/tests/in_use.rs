@@ -79,3 +79,25 @@ fn a_writer_slot_that_others_have_is_waited_for_by_nobody() {
     drop(writer);
     folder.casblock("caw a.casb 0 --expect zero --new hex:01").succeeds();
 }
+
+#[test]
+fn what_takes_only_stores_says_so_of_a_disk() {
+    let folder = Folder::new();
+    for arguments in ["events scsi:/dev/sdx", "torture scsi:/dev/sdx", "create scsi:/dev/sdx --blocks 8"] {
+        let done = folder.casblock(arguments);
+        assert_eq!(done.status, 2, "{}", done.stderr);
+        assert!(done.stderr.contains("this is for stores: a file is needed, not a disk"), "{}", done.stderr);
+    }
+    for arguments in ["check scsi:/dev/sdx", "word get scsi:/dev/sdx 0"] {
+        folder.casblock(arguments).fails(&["scsi:/dev/sdx: a disk has no", "a store's file is needed"]);
+    }
+}
+
+#[test]
+fn a_disk_is_replayed_on_only_with_consent() {
+    let folder = Folder::new();
+    folder.file("a.csv", b"op,lba,length_bytes\nw,0,512\n");
+    folder.casblock("replay a.csv scsi:/dev/sdx").fails(&["scsi:/dev/sdx: a disk is overwritten only with --i-know"]);
+    // With it, it is looked for.
+    folder.casblock("replay a.csv scsi:/dev/sdx --i-know-what-is-on-it").fails(&["scsi:/dev/sdx", "No such file"]);
+}

@@ -10,7 +10,7 @@ use super::images::Images;
 use super::pages::page;
 use super::probe::{Probe, Proof};
 use super::sense::{Sense, SenseKey};
-use super::session::{DiskOptions, Outcome, Pause, Session};
+use super::session::{DiskOptions, Miscompare, Outcome, Pause, Repeat, Session};
 use super::transport::{Data, Transport};
 use crate::device::{BlockDevice, DeviceError, Failure, check_compare_and_write, check_range};
 use crate::environment::{Environment, System};
@@ -24,6 +24,11 @@ use crate::sync::Mutex;
 ///
 /// A compare-and-write that finds another image than expected reads the blocks right afterwards, to show them. If others
 /// update them in between, that is what they hold then; if others have put back what was expected, it is sent again.
+///
+/// Some targets answer BUSY also to what they had begun. So an update that was answered so and is then not done, for whatever
+/// reason, is [`DeviceError::OutcomeUnknown`], too. Linux itself sends a command again after BUSY, and does not tell: if
+/// a compare-and-write took a second or longer, and the blocks hold the very image that it was to write, they may hold it by
+/// an earlier attempt of its own, and the outcome is unknown as well.
 ///
 /// See [the module](super) for what each answer of the disk means.
 ///
@@ -55,12 +60,24 @@ pub struct Disk<T, E = System> {
 /// What is to be remembered of what the disk said.
 #[derive(Default, Debug)]
 struct Troubles {
-    /// A write that was done before may be lost: the next flush fails.
+    /// A write that was done before may be lost: all flushes fail from now on.
     write_lost: Option<Sense>,
+    updates: Updates,
     /// It said that it changed, and could not be looked at yet.
     unchecked: bool,
     /// It is another disk now: everything fails.
     changed: Option<String>,
+}
+
+/// How many writes and compare-and-writes there were.
+#[derive(Default, Debug)]
+struct Updates {
+    /// Those that were begun.
+    begun: u64,
+    /// Those of them that have ended, in whatever way.
+    ended: u64,
+    /// Those that had ended when the last flush that succeeded began.
+    flushed: u64,
 }
 
 /// What became of a compare-and-write that was sent once.
@@ -108,19 +125,20 @@ impl<T: Transport, E: Environment> Disk<T, E> {
         // Both images go with one command.
         let images_max = u32::try_from(transport_max / 2 / block_bytes).unwrap_or(u32::MAX);
         let caching = |force_unit_access| Caching { force_unit_access, ..Caching::ALLOWED };
-        let compare_and_write_fua = match probe.compare_and_write {
-            Proof::Works { force_unit_access, .. } => force_unit_access,
-            _ => probe.force_unit_access,
-        };
         Ok(Self {
             chunk_bytes: (bytes_max / block_bytes).max(1) * block_bytes,
             compare_and_write_blocks_max: u32::from(probe.compare_and_write_blocks_max()).min(images_max),
             caching: caching(probe.force_unit_access),
-            compare_and_write_caching: caching(compare_and_write_fua),
+            compare_and_write_caching: caching(probe.compare_and_write_force_unit_access()),
             troubles: Mutex::default(),
             session,
             probe,
         })
+    }
+
+    /// The way to it.
+    pub fn transport(&self) -> &T {
+        &self.session.transport
     }
 
     /// What the disk is and can, as it was found when it was opened.
@@ -129,11 +147,21 @@ impl<T: Transport, E: Environment> Disk<T, E> {
     }
 
     /// As [`compare_and_write`](BlockDevice::compare_and_write), but does not look what the blocks hold if it is something
-    /// else: one command, where that is not needed.
+    /// else: one command, where that is not needed. So it cannot tell a miscompare with its own image, where Linux has sent the
+    /// command again.
     ///
     /// # Errors
     /// As for [`compare_and_write`](BlockDevice::compare_and_write), save that a miscompare is none.
     pub fn compare_and_write_once(&self, lba: u64, expected: &[u8], new: &[u8]) -> Result<Compared, DeviceError> {
+        Ok(match self.compare(lba, expected, new)? {
+            None => Compared::Written,
+            Some(miscompare) => Compared::Miscompare { reported_offset: miscompare.offset },
+        })
+    }
+
+    /// Sends one compare-and-write; gives the miscompare, if it is certain that this is not with an image of its own that was
+    /// answered BUSY.
+    fn compare(&self, lba: u64, expected: &[u8], new: &[u8]) -> Result<Option<Miscompare>, DeviceError> {
         if self.probe.compare_and_write == Proof::ComparesNothing {
             return Err(DeviceError::failed(Failure::Unsupported, ScsiError::ComparesNothing));
         }
@@ -141,16 +169,25 @@ impl<T: Transport, E: Environment> Disk<T, E> {
         // At most `compare_and_write_blocks_max`, which came from a `u8`.
         let command = Cdb::compare_and_write(lba, blocks as u8, self.compare_and_write_caching);
         match self.send(&command, Data::Out(Images::new(expected, new).bytes()))? {
-            Outcome::Done(_) => Ok(Compared::Written),
-            Outcome::Miscompare(reported_offset) => Ok(Compared::Miscompare { reported_offset }),
+            Outcome::Done(_) => Ok(None),
+            Outcome::Miscompare(Miscompare { offset, repeat: Repeat::Sent }) => {
+                Err(perhaps_own_image(lba, offset, "the first answer was BUSY"))
+            }
+            Outcome::Miscompare(miscompare) => Ok(Some(miscompare)),
         }
     }
 
     /// What the blocks hold after a miscompare, as an error; `None` if it is what was expected.
-    fn miscompare(&self, lba: u64, expected: &[u8], reported_offset: Option<u64>) -> Option<DeviceError> {
-        let mut found = vec![0; expected.len()];
+    fn miscompare(&self, lba: u64, expected: &[u8], new: &[u8], told: Miscompare) -> Option<DeviceError> {
+        let (mut found, reported_offset) = (vec![0; expected.len()], told.offset);
         match self.read(lba, &mut found) {
+            Ok(()) if told.repeat != Repeat::None && found == new && found != expected => {
+                Some(perhaps_own_image(lba, reported_offset, "it took long, and they hold what was to be written"))
+            }
             Ok(()) => DeviceError::miscompare(lba, expected, found.into()),
+            Err(_) if told.repeat != Repeat::None => {
+                Some(perhaps_own_image(lba, reported_offset, "it took long, and what they hold could not be read"))
+            }
             // Nothing was changed, whatever became of the read.
             Err(error) => Some(DeviceError::failed(
                 error.failure().unwrap_or(Failure::Io),
@@ -170,28 +207,41 @@ impl<T: Transport, E: Environment> Disk<T, E> {
         if unchecked {
             self.check_again()?;
         }
-        self.session.send(command, data, &|sense| self.notice(sense))
+        let own_updates = u64::from(command.changes_blocks());
+        self.troubles().updates.begun += own_updates;
+        let result = self.session.send(command, data, &|sense| self.notice(sense, own_updates));
+        self.troubles().updates.ended += own_updates;
+        result
     }
 
     /// Hears what the disk says about other things than the command it was sent.
     ///
     /// All who share the way to the disk share this, and each is told to one of them: it may be the operating system that
-    /// hears it. So none of what is done here can be relied on.
-    fn notice(&self, sense: &Sense) -> Result<(), DeviceError> {
+    /// hears it. So none of what is done here can be relied on. `own_updates` is how many updates the command is, which is not
+    /// begun yet.
+    fn notice(&self, sense: &Sense, own_updates: u64) -> Result<(), DeviceError> {
         let attention = |codes: &[(u8, u8)]| {
             sense.key == SenseKey::UnitAttention && codes.contains(&(sense.code.code, sense.code.qualifier))
         };
-        // Without FUA, writes may have been in a cache that lost its power.
-        let cache_lost = !self.caching.force_unit_access && attention(&[(0x29, 0x00), (0x29, 0x01)]);
-        if sense.tells_loss() || cache_lost {
+        // Writes may have been in a cache that lost its power, if there were any. Each way to a disk says first that it was
+        // reset.
+        if sense.tells_loss() || attention(&[(0x29, 0x00), (0x29, 0x01)]) && self.may_lose(own_updates) {
             self.troubles().write_lost = Some(*sense);
         }
-        // The medium, the capacity, the INQUIRY data changed.
-        if attention(&[(0x28, 0x00), (0x2a, 0x09), (0x3f, 0x03)]) {
+        // The medium, the capacity, the INQUIRY data, which disks there are changed; or it was reset, as it is when its number is
+        // given to another.
+        let reset = sense.key == SenseKey::UnitAttention && sense.code.code == 0x29;
+        if reset || attention(&[(0x28, 0x00), (0x2a, 0x09), (0x3f, 0x03), (0x3f, 0x0e)]) {
             self.troubles().unchecked = true;
             self.check_again()?;
         }
         Ok(())
+    }
+
+    /// Whether there may be updates, besides one's own, that are only in a cache.
+    fn may_lose(&self, own_updates: u64) -> bool {
+        let Updates { begun, flushed, .. } = self.troubles().updates;
+        !self.probe.is_written_through() && begun - own_updates > flushed
     }
 
     /// Whether it is still the disk that was opened. Whatever comes of it, the command that is waiting was not begun.
@@ -233,6 +283,10 @@ impl<T: Transport, E: Environment> Disk<T, E> {
     fn troubles(&self) -> crate::sync::MutexGuard<'_, Troubles> {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn perhaps_own_image(lba: u64, reported_offset: Option<u64>, why: &'static str) -> DeviceError {
+    DeviceError::unknown(ScsiError::PerhapsOwnImage { lba, reported_offset, why })
 }
 
 fn changed(what: &str) -> DeviceError {
@@ -289,41 +343,48 @@ impl<T: Transport, E: Environment> BlockDevice for Disk<T, E> {
         let mut pause = Pause::new(&self.session.environment, self.session.options.patience);
         let mut times = 0;
         loop {
-            let reported_offset = match self.compare_and_write_once(lba, expected, new)? {
-                Compared::Written => return Ok(()),
-                Compared::Miscompare { reported_offset } => reported_offset,
-            };
-            if let Some(error) = self.miscompare(lba, expected, reported_offset) {
+            let Some(told) = self.compare(lba, expected, new)? else { return Ok(()) };
+            if let Some(error) = self.miscompare(lba, expected, new, told) {
                 return Err(error);
             }
             times += 1;
             if times == MISCOMPARES_UNSEEN_MAX || !pause.wait() {
-                let error = ScsiError::MiscompareUnseen { lba, times, reported_offset };
+                let error = ScsiError::MiscompareUnseen { lba, times, reported_offset: told.offset };
                 return Err(DeviceError::failed(Failure::Io, error));
             }
         }
     }
 
-    /// Fails once, whatever the disk says to it, if the disk has said since the last one that a write was lost.
+    /// Once the disk has said that a write was lost, this fails each time, whatever the disk answers: whose write it was nobody
+    /// knows, and all who share the disk have to be told. It succeeds again when the disk is opened anew, and what was
+    /// written since the last flush that succeeded is written again.
     fn flush(&self) -> Result<(), DeviceError> {
+        let ended = self.troubles().updates.ended;
         let flushed = self.send(&Cdb::synchronize_cache_16(), Data::None);
-        if let Some(sense) = self.troubles().write_lost.take() {
+        let mut troubles = self.troubles();
+        if let Some(sense) = flushed.as_ref().err().and_then(sense_of).filter(Sense::tells_loss) {
+            troubles.write_lost = Some(sense);
+        }
+        if let Some(sense) = troubles.write_lost {
             return Err(DeviceError::failed(Failure::Io, ScsiError::WriteLost { sense }));
         }
         match flushed {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                troubles.updates.flushed = troubles.updates.flushed.max(ended);
+                Ok(())
+            }
             // What a disk without a cache answers.
-            Err(DeviceError::Failed { failure: Failure::Unsupported, .. }) if self.is_written_through() => Ok(()),
+            Err(DeviceError::Failed { failure: Failure::Unsupported, .. }) if self.probe.is_written_through() => Ok(()),
             Err(error) => Err(error),
         }
     }
 }
 
-impl<T, E> Disk<T, E> {
-    /// Whether updates are on stable storage when they are done.
-    fn is_written_through(&self) -> bool {
-        let no_cache = self.probe.mode.is_some_and(|mode| mode.write_cache == Some(false));
-        no_cache || self.caching.force_unit_access && self.compare_and_write_caching.force_unit_access
+/// What the disk said, if the error comes from that.
+fn sense_of(error: &DeviceError) -> Option<Sense> {
+    match error {
+        DeviceError::Failed { source, .. } => source.downcast_ref::<ScsiError>()?.sense(),
+        _ => None,
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::cdb::Cdb;
 use super::sense::{Sense, SenseKey};
+use super::session::BLOCK_BYTES_MAX;
 use super::transport::{Completion, Status, TransportError};
 use crate::device::DeviceError;
 
@@ -37,6 +38,25 @@ pub enum ScsiError {
         /// Why there is no answer.
         source: TransportError,
     },
+    /// A write or a compare-and-write was answered BUSY, which leaves open whether it was done, and sent again; that it was not
+    /// done then tells nothing about the first time.
+    #[error("{command}: BUSY, and when it was sent again: {source}")]
+    PerhapsDone {
+        /// What it was asked.
+        command: Cdb,
+        /// What came of sending it again.
+        source: Box<DeviceError>,
+    },
+    /// A miscompare that may be with one's own image: the command may have been sent before, and done.
+    #[error("block {lba}: miscompare{}, but the command may have been sent before, and done: {why}", at(*reported_offset))]
+    PerhapsOwnImage {
+        /// The first block compared.
+        lba: u64,
+        /// The offset of the first difference, if the disk reported one: in bytes, from the first block on.
+        reported_offset: Option<u64>,
+        /// Why that may be.
+        why: &'static str,
+    },
     /// The answer makes no sense.
     #[error("{command}: {what}")]
     Nonsense {
@@ -54,9 +74,17 @@ pub enum ScsiError {
         device_type: u8,
     },
     /// Blocks that cannot be used.
-    #[error("blocks of {block_bytes} bytes: only powers of two from 512 on can be used")]
+    #[error("blocks of {block_bytes} bytes: only powers of two from 512 to {BLOCK_BYTES_MAX} can be used")]
     BlockBytes {
         /// Their length in bytes.
+        block_bytes: u32,
+    },
+    /// More blocks than can be: their bytes have no 64-bit number.
+    #[error("its last block is said to be {last_lba}, of {block_bytes} bytes: no disk is that large")]
+    Capacity {
+        /// The last block, as the disk says.
+        last_lba: u64,
+        /// Length of a block, in bytes.
         block_bytes: u32,
     },
     /// A write of several commands ended at a later one.

@@ -11,7 +11,8 @@
 //! | GOOD, but not all data went | outcome unknown | failed: I/O |
 //! | MISCOMPARE | miscompare, once the blocks were read | |
 //! | UNIT ATTENTION; a deferred error, which is about an earlier write | sent again at once, 16 times at most | as left |
-//! | BUSY, TASK SET FULL, ACA ACTIVE; NOT READY 04/01, 04/0A | sent again after a while; failed: busy | as left |
+//! | TASK SET FULL, ACA ACTIVE; NOT READY 04/01, 04/0A | sent again after a while; failed: busy | as left |
+//! | BUSY | sent again after a while; done if it is then, else outcome unknown | sent again after a while; failed: busy |
 //! | RESERVATION CONFLICT | failed: reservation conflict | as left |
 //! | NOT READY 04/..: the disk or the port, as a whole | failed: unreachable | as left |
 //! | ILLEGAL REQUEST 1A, 20, 21, 24, 25, 26: the command as such | failed: invalid, unsupported or unreachable | as left |
@@ -25,7 +26,8 @@
 //!
 //! The first rows are what the standards place before a command is begun; whatever can come later leaves an update open.
 //! A compare-and-write that met a MEDIUM ERROR, say, may have failed to read, and changed nothing, or to write; the disk need
-//! not tell which. The reasons, one by one, stand in `verdict.rs`.
+//! not tell which. BUSY should come before a command is begun, too, but some targets say so of what they had begun and gave
+//! up. The reasons, one by one, stand in `verdict.rs`.
 
 mod cdb;
 mod disk;
@@ -37,6 +39,8 @@ mod sense;
 mod session;
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 mod sg_io;
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+mod sysfs;
 #[cfg(test)]
 mod tests;
 mod transport;

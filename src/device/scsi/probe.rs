@@ -4,7 +4,7 @@ use super::cdb::{Caching, Cdb, opcode};
 use super::error::ScsiError;
 use super::images::Images;
 use super::pages::{self, BlockLimits, CAPACITY_BYTES, Capacity, Inquiry, Mode, page};
-use super::session::{DiskOptions, Outcome, Session};
+use super::session::{BLOCK_BYTES_MAX, DiskOptions, Outcome, Session};
 use super::transport::{Data, Transport};
 use crate::device::{DeviceError, Failure, first_difference};
 use crate::environment::{Environment, System};
@@ -50,6 +50,21 @@ impl Probe {
             Proof::NotTried | Proof::NotKnown { .. } => claimed,
             Proof::Unsupported | Proof::ComparesNothing => 0,
         }
+    }
+
+    /// Whether its compare-and-write is sent with FUA: as it was found out, or else as reads are.
+    pub fn compare_and_write_force_unit_access(&self) -> bool {
+        match self.compare_and_write {
+            Proof::Works { force_unit_access, .. } => force_unit_access,
+            _ => self.force_unit_access,
+        }
+    }
+
+    /// Whether updates are on stable storage when they are done: all are sent with FUA, or there is no volatile cache. Where they
+    /// are not, a cut of the disk's power may take back what was done since the last flush; nobody is told.
+    pub fn is_written_through(&self) -> bool {
+        let no_cache = self.mode.is_some_and(|mode| mode.write_cache == Some(false));
+        no_cache || self.force_unit_access && self.compare_and_write_force_unit_access()
     }
 }
 
@@ -100,8 +115,8 @@ pub enum ReportedOffset {
 ///
 /// # Errors
 /// [`DeviceError::Failed`]: with [`Failure::Unsupported`] for what is no disk, or has blocks of a length that is no power of two
-/// or is below 512 bytes; others. [`DeviceError::OutcomeUnknown`], if it does not answer. What is optional for a disk
-/// is `None` in the answer where it is missing.
+/// from 512 bytes to 64 KiB; others. [`DeviceError::OutcomeUnknown`], if it does not answer. What is optional for a disk
+/// is `None` in the answer where it is missing, or could not be had.
 pub fn probe(transport: &impl Transport) -> Result<Probe, DeviceError> {
     probe_with(transport, System, DiskOptions::default())
 }
@@ -137,11 +152,11 @@ impl<T: Transport, E: Environment> Session<T, E> {
         // Disks have to say first what happened to them, and some have to get ready.
         self.ask(&Cdb::test_unit_ready(), 0)?;
         let capacity = self.capacity()?;
-        let supported = self.page(page::SUPPORTED)?.unwrap_or_default();
+        let supported = informational(self.page(page::SUPPORTED))?.unwrap_or_default();
         let supported = pages::supported_pages(&supported).unwrap_or_default();
         // Some disks stumble over a page that they do not have.
-        let page = |page: u8| if supported.contains(&page) { self.page(page) } else { Ok(None) };
-        let mode = optional(self.ask(&Cdb::mode_sense_10(page::CACHING_MODE, MODE_BYTES), MODE_BYTES.into()))?;
+        let page = |page: u8| if supported.contains(&page) { informational(self.page(page)) } else { Ok(None) };
+        let mode = question(self.ask(&Cdb::mode_sense_10(page::CACHING_MODE, MODE_BYTES), MODE_BYTES.into()))?;
         let listed = Cdb::report_supported_operation_code(opcode::COMPARE_AND_WRITE, SUPPORTED_BYTES);
         let mut probe = Probe {
             inquiry,
@@ -150,13 +165,13 @@ impl<T: Transport, E: Environment> Session<T, E> {
             capacity,
             block_limits: page(page::BLOCK_LIMITS)?.and_then(|page| BlockLimits::parse(&page)),
             mode: mode.and_then(|mode| Mode::parse(&mode)),
-            compare_and_write_listed: optional(self.ask(&listed, SUPPORTED_BYTES as usize))?
+            compare_and_write_listed: question(self.ask(&listed, SUPPORTED_BYTES as usize))?
                 .and_then(|answer| pages::command_supported(&answer)),
             force_unit_access: false,
             compare_and_write: Proof::NotTried,
         };
-        let says_no = probe.mode.is_some_and(|mode| !mode.takes_force_unit_access);
-        probe.force_unit_access = !says_no && self.takes_force_unit_access(&capacity)?;
+        let says = probe.mode.map(|mode| mode.takes_force_unit_access);
+        probe.force_unit_access = says != Some(false) && self.takes_force_unit_access(&capacity, says)?;
         if self.options.prove_compare_and_write {
             let caching = if probe.force_unit_access { Caching::THROUGH } else { Caching::ALLOWED };
             probe.compare_and_write = self.prove(&capacity, caching)?;
@@ -183,8 +198,12 @@ impl<T: Transport, E: Environment> Session<T, E> {
         let capacity = Capacity::parse(&self.ask(&command, CAPACITY_BYTES)?);
         let capacity = capacity.ok_or_else(|| nonsense(command, "too short"))?;
         let block_bytes = capacity.block_bytes;
-        if !block_bytes.is_power_of_two() || block_bytes < 512 {
+        if !block_bytes.is_power_of_two() || !(512..=BLOCK_BYTES_MAX).contains(&block_bytes) {
             return Err(DeviceError::failed(Failure::Unsupported, ScsiError::BlockBytes { block_bytes }));
+        }
+        let last_lba = capacity.last_lba;
+        if last_lba.checked_add(1).and_then(|blocks| blocks.checked_mul(block_bytes.into())).is_none() {
+            return Err(DeviceError::failed(Failure::Unsupported, ScsiError::Capacity { last_lba, block_bytes }));
         }
         Ok(capacity)
     }
@@ -202,13 +221,14 @@ impl<T: Transport, E: Environment> Session<T, E> {
         Ok(block)
     }
 
-    /// Whether a read may be told to come from the medium. By the standard a disk then takes FUA with a write, too.
-    fn takes_force_unit_access(&self, capacity: &Capacity) -> Result<bool, DeviceError> {
+    /// Whether a read may be told to come from the medium. By the standard a disk then takes FUA with a write, too. `says` is
+    /// what the disk says about that.
+    fn takes_force_unit_access(&self, capacity: &Capacity, says: Option<bool>) -> Result<bool, DeviceError> {
         match self.read_last(capacity, Caching::THROUGH) {
             Ok(_) => Ok(true),
             Err(error) if is_missing(&error) => Ok(false),
-            // A block that cannot be read says nothing about the others; without FUA all can be used.
-            Err(DeviceError::Failed { failure: Failure::Io, .. }) => Ok(false),
+            // A block that cannot be read refutes nothing. Where the disk says nothing, it can be used without FUA at least.
+            Err(DeviceError::Failed { failure: Failure::Io, .. }) => Ok(says == Some(true)),
             Err(error) => Err(error),
         }
     }
@@ -236,7 +256,8 @@ impl<T: Transport, E: Environment> Session<T, E> {
             }
             offset = match outcome {
                 Ok(Outcome::Done(_)) => return Ok(Proof::ComparesNothing),
-                Ok(Outcome::Miscompare(offset)) => offset,
+                // Nobody holds that image, so whether it was sent before does not matter.
+                Ok(Outcome::Miscompare(miscompare)) => miscompare.offset,
                 Err(error) if is_missing(&error) => return Ok(Proof::Unsupported),
                 Err(error) => return not_known(error),
             };
@@ -276,6 +297,19 @@ fn not_known(error: DeviceError) -> Result<Proof, DeviceError> {
 /// Whether the disk, or the system, does not know or take the command.
 fn is_missing(error: &DeviceError) -> bool {
     matches!(error.failure(), Some(Failure::Unsupported | Failure::Invalid))
+}
+
+/// `None` for what the disk does not tell, for whatever reason, as long as it can be reached: it can be used without.
+fn informational<T>(answer: Result<Option<T>, DeviceError>) -> Result<Option<T>, DeviceError> {
+    match answer {
+        Err(error) if error.failure() != Some(Failure::Unreachable) => Ok(None),
+        answer => answer,
+    }
+}
+
+/// As [`informational`], of a question.
+fn question(answer: Result<Vec<u8>, DeviceError>) -> Result<Option<Vec<u8>>, DeviceError> {
+    informational(answer.map(Some))
 }
 
 /// `None` for what the disk does not have, or the system does not let this process ask.

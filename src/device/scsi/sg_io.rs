@@ -4,20 +4,23 @@ use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::mem::{offset_of, size_of};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::time::Duration;
 
 use super::cdb::Cdb;
+use super::sysfs::{block_of_generic, number, whole_disk};
 use super::transport::{Completion, Data, Status, Transport, TransportError};
 use crate::device::{DeviceError, Failure};
 
 /// Commands to a disk through Linux (`SG_IO`, version 3), on `/dev/sdX`, `/dev/mapper/mpathX`, and links to them.
 ///
-/// The kernel sends a command once, waits for it whatever signals come, and lets a COMPARE AND WRITE through only for who has
-/// `CAP_SYS_RAWIO`. It does so on partitions and logical volumes, too, and then the block numbers are those of the disk
+/// The kernel waits for a command whatever signals come, and lets a COMPARE AND WRITE through only for who has
+/// `CAP_SYS_RAWIO`. It sends a command once, unless it is answered BUSY or TASK SET FULL: then it sends it again by itself,
+/// until about the command's timeout is over, and only the last answer is seen here ([`Disk`](super::Disk) makes allowance
+/// for that). It takes commands on partitions and logical volumes, too, and then the block numbers are those of the disk
 /// below: so these are refused, as is all that `/sys` does not show to be a whole disk, or multipath to one.
 ///
 /// What is read and written so goes past the page cache: whoever uses the disk through that, a mounted file system or
@@ -29,6 +32,7 @@ use crate::device::{DeviceError, Failure};
 pub struct SgIo {
     file: File,
     path: PathBuf,
+    device: u64,
     writable: bool,
     transfer_bytes_max: Option<usize>,
 }
@@ -119,10 +123,11 @@ impl SgIo {
 
     fn open_on(path: &Path, writable: bool, sys: &Path) -> Result<Self, DeviceError> {
         let metadata = std::fs::metadata(path).map_err(system(path, "looking at it"))?;
-        let block = match metadata.file_type() {
-            kind if kind.is_block_device() => path.to_path_buf(),
+        let (block, device) = match metadata.file_type() {
+            kind if kind.is_block_device() => (path.to_path_buf(), None),
             kind if kind.is_char_device() => {
-                block_of_generic(metadata.rdev(), sys).map_err(|what| unusable(path, what))?
+                let found = block_of_generic(metadata.rdev(), sys).map_err(|what| unusable(path, what))?;
+                (found.path, Some(found.number))
             }
             _ => return Err(unusable(path, "neither a block device nor /dev/sgX".into())),
         };
@@ -141,9 +146,25 @@ impl SgIo {
         if !metadata.file_type().is_block_device() {
             return Err(unusable(path, "no block device any more".into()));
         }
+        if device.is_some_and(|device| device != number(metadata.rdev())) {
+            return Err(unusable(path, format!("{} is another disk than /sys says", block.display())));
+        }
         whole_disk(metadata.rdev(), sys).map_err(|what| unusable(path, what))?;
         let transfer_bytes_max = transfer_bytes_max(&file, metadata.rdev(), sys);
-        Ok(Self { file, path: path.into(), writable, transfer_bytes_max })
+        Ok(Self { file, path: path.into(), device: metadata.rdev(), writable, transfer_bytes_max })
+    }
+
+    /// The number of the block device that was opened, as `st_rdev` has it: what commands go to, whatever has become of the
+    /// path since.
+    pub fn device_number(&self) -> u64 {
+        self.device
+    }
+}
+
+/// The block device, as it was opened.
+impl AsFd for SgIo {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 
@@ -160,37 +181,6 @@ fn system(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> DeviceE
 
 fn unusable(path: &Path, what: String) -> DeviceError {
     DeviceError::failed(Failure::Unsupported, SgIoError::Unusable { path: path.into(), what })
-}
-
-/// Where a device is in `/sys/dev/block` or `/sys/dev/char`.
-fn number(device: u64) -> String {
-    format!("{}:{}", libc::major(device), libc::minor(device))
-}
-
-/// The block device of the disk that has this generic device.
-fn block_of_generic(device: u64, sys: &Path) -> Result<PathBuf, String> {
-    let blocks = sys.join("dev/char").join(number(device)).join("device/block");
-    let disk = std::fs::read_dir(&blocks).ok().and_then(|mut names| names.next()?.ok());
-    let disk = disk.ok_or_else(|| "a character device without a block device in /sys".to_owned())?;
-    Ok(Path::new("/dev").join(disk.file_name()))
-}
-
-/// Whether block numbers of the commands sent here are those of the device.
-fn whole_disk(device: u64, sys: &Path) -> Result<(), String> {
-    let folder = sys.join("dev/block").join(number(device));
-    if !folder.join("size").exists() {
-        return Err("not in /sys, so whether it is a whole disk cannot be told".into());
-    }
-    if folder.join("partition").exists() {
-        return Err("a partition: commands would go to the whole disk; use that".into());
-    }
-    if !folder.join("dm").exists() {
-        return Ok(());
-    }
-    match std::fs::read_to_string(folder.join("dm/uuid")) {
-        Ok(uuid) if uuid.starts_with("mpath-") => Ok(()),
-        _ => Err("a mapped device, but not multipath: commands would go to the disk below; use that".into()),
-    }
 }
 
 /// The most bytes that the kernel takes with one command, if it says so.
@@ -482,44 +472,6 @@ mod tests {
         }
     }
 
-    /// A device number as the kernel packs it.
-    const DEVICE: u64 = libc::makedev(8, 16);
-
-    /// A folder that looks like `/sys`, with these files in it.
-    fn sys(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let sys = tempfile::tempdir().unwrap();
-        for (name, text) in files {
-            let file = sys.path().join(name);
-            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-            std::fs::write(file, text).unwrap();
-        }
-        sys
-    }
-
-    #[test]
-    fn only_whole_disks_and_multipath_are_let_through() {
-        let size = ("dev/block/8:16/size", "131072\n");
-        for (files, usable) in [
-            (vec![size], true),
-            (vec![size, ("dev/block/8:16/dm/uuid", "mpath-3600140500000\n")], true),
-            (vec![size, ("dev/block/8:16/partition", "1\n")], false),
-            (vec![size, ("dev/block/8:16/dm/uuid", "LVM-abc\n")], false),
-            (vec![size, ("dev/block/8:16/dm/uuid", "part1-mpath-3600140500000\n")], false),
-            (vec![size, ("dev/block/8:16/dm/name", "linear\n")], false),
-            (vec![("dev/block/8:17/size", "131072\n")], false),
-            (vec![], false),
-        ] {
-            assert_eq!(whole_disk(DEVICE, sys(&files).path()).is_ok(), usable, "{files:?}");
-        }
-    }
-
-    #[test]
-    fn a_generic_device_stands_for_its_block_device() {
-        let sys = sys(&[("dev/char/8:16/device/block/sdq/size", "1\n")]);
-        assert_eq!(block_of_generic(DEVICE, sys.path()).as_deref(), Ok(Path::new("/dev/sdq")));
-        assert!(block_of_generic(DEVICE + 1, sys.path()).is_err());
-    }
-
     #[test]
     fn what_is_no_disk_is_not_opened() {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -534,7 +486,7 @@ mod tests {
     #[test]
     fn a_disk_opened_read_only_is_sent_nothing_that_could_write() {
         let file = File::open("/dev/null").unwrap();
-        let disk = SgIo { file, path: "/dev/null".into(), writable: false, transfer_bytes_max: None };
+        let disk = SgIo { file, path: "/dev/null".into(), device: 0, writable: false, transfer_bytes_max: None };
         let caching = super::super::Caching::ALLOWED;
         let send = |command: Cdb| disk.execute(&command, Data::None, Duration::from_secs(1)).unwrap_err();
         for command in [Cdb::write_16(0, 0, caching), Cdb::compare_and_write(0, 0, caching)] {

@@ -11,13 +11,15 @@ use crate::device::{BoxError, Failure};
 
 /// Carries commands to one logical unit: `SgIo` through Linux, others through a network.
 ///
-/// Who implements it promises to send a command once at most. One that is sent twice unseen finds its own write, and reports
-/// a miscompare though it was done.
+/// Who implements it promises to send a command once at most, but for one that was answered BUSY or TASK SET FULL. One that is
+/// sent twice unseen finds its own write, and reports a miscompare though it was done; [`Disk`](super::Disk) suspects that
+/// only of answers that took a second or longer, as Linux's do after BUSY if the target had begun the command.
 pub trait Transport: Send + Sync {
     /// What messages call the disk: a path, mostly.
     fn name(&self) -> Cow<'_, str>;
 
-    /// Sends a command, and waits for the answer, at most for about so long; taking a command back may need longer.
+    /// Sends a command, and waits for the answer, for about so long. That is no promise: taking a command back may need longer,
+    /// and so may finding a way to the disk. Nobody else's time may depend on it.
     ///
     /// # Errors
     /// [`TransportError`], if there is no answer. Whatever the disk answers is none: see [`Completion`].

@@ -19,6 +19,9 @@ pub(super) enum Verdict {
     Again(Sense),
     /// It was not begun, or changes nothing, and may be sent again after a while; if that does not help, it is this.
     Later(Failure),
+    /// Most likely it was not begun, and it may be sent again after a while. But it may have been done: nothing that is
+    /// answered then, save that it was done, tells what became of it.
+    PerhapsLater,
     /// It was not done, and will not be.
     Failed(Failure),
     /// It may have been done, wholly or in part.
@@ -35,8 +38,12 @@ impl Verdict {
                 // It may have been a unit attention, or anything else.
                 None => Self::after_the_beginning(command, Self::Later(Failure::Io)),
             },
-            // SAM-6, 5.3.1: the command was not accepted, or not taken into the task set.
-            Status::BUSY | Status::TASK_SET_FULL | Status::ACA_ACTIVE => Self::Later(Failure::Busy),
+            // SAM-6, 5.3.1: the command was not accepted. Not all targets keep to that: Linux's tcmu-runner says so, too, when
+            // Ceph did not answer in time to what it had begun.
+            Status::BUSY if command.changes_blocks() => Self::PerhapsLater,
+            Status::BUSY => Self::Later(Failure::Busy),
+            // SAM-6, 5.3.1: it was not taken into the task set.
+            Status::TASK_SET_FULL | Status::ACA_ACTIVE => Self::Later(Failure::Busy),
             // SPC-5, 5.14.1: a reservation is checked before a command is begun.
             Status::RESERVATION_CONFLICT => Self::Failed(Failure::ReservationConflict),
             // Another host aborted it, perhaps in the middle.

@@ -29,8 +29,10 @@ fn checks(casblock: &Path) -> Vec<Check> {
         words.extend(["--json".into(), Word::Disk("scsi:", disk)]);
         words
     };
-    let script = root().join("xtask/src/real/disk.sh");
-    let on = |disk| vec!["sh".into(), script.as_path().into(), casblock.into(), Word::Disk("scsi:", disk)];
+    let on = |script: &str, disk| {
+        let script = root().join("xtask/src/real").join(script);
+        vec!["sh".into(), script.as_path().into(), casblock.into(), Word::Disk("scsi:", disk)]
+    };
     vec![
         Check {
             name: "LIO conforms",
@@ -43,8 +45,12 @@ fn checks(casblock: &Path) -> Vec<Check> {
             words: conformance(Disk::ScsiDebug, "--processes 4"),
             verdict: |ended| conforms(ended, 15),
         },
-        Check { name: "the command on LIO", words: on(Disk::Lio), verdict: all_as_said },
-        Check { name: "the command on scsi_debug", words: on(Disk::ScsiDebug), verdict: all_as_said },
+        // As many processes on a disk that only pretends to compare, and so loses what they do: it must be seen.
+        Check {
+            name: "lost updates are noticed",
+            words: conformance(Disk::ScsiDebug, "--increments 100 --processes 4 --plant-lost-updates"),
+            verdict: loses_updates,
+        },
         Check {
             name: "LIO is found out",
             words: probe(casblock, Disk::Lio),
@@ -55,6 +61,14 @@ fn checks(casblock: &Path) -> Vec<Check> {
             words: probe(casblock, Disk::ScsiDebug),
             verdict: |ended| is_found_out(ended, r#""compare_and_write_blocks_claimed":0,"#, r#""none""#),
         },
+        Check {
+            name: "the command on a disk that fails",
+            words: on("faults.sh", Disk::ScsiDebug),
+            verdict: all_as_said,
+        },
+        // These leave a cluster.
+        Check { name: "the command on LIO", words: on("disk.sh", Disk::Lio), verdict: all_as_said },
+        Check { name: "the command on scsi_debug", words: on("disk.sh", Disk::ScsiDebug), verdict: all_as_said },
         // What the others rely on: a program that fails is seen to.
         Check {
             name: "a failure is noticed",
@@ -103,6 +117,15 @@ fn conforms(ended: &Ended, promises: u64) -> Result<(), String> {
     match (kept >= promises, ended.stdout.contains(r#""broken":0}"#)) {
         (true, true) => Ok(()),
         _ => Err(format!("{kept} promises were kept, {promises} at least are expected")),
+    }
+}
+
+/// The processes of a suite lost updates, and it says so of them, and of nothing else.
+fn loses_updates(ended: &Ended) -> Result<(), String> {
+    let is_of_processes = |line: &str| line.contains(r#""case":"processes""#) && line.contains("but its counter is");
+    match (ended.status, ended.stdout.lines().any(is_of_processes), ended.stdout.contains(r#""broken":1}"#)) {
+        (Some(1), true, true) => Ok(()),
+        _ => Err("it does not say that updates were lost, and nothing else".to_owned()),
     }
 }
 
@@ -255,6 +278,16 @@ mod tests {
         assert!(conforms(&ended(Some(1), &all), 2).is_err());
         assert!(conforms(&ended(None, &all), 2).is_err());
         assert!(conforms(&ended(Some(0), &kept), 2).is_err());
+    }
+
+    #[test]
+    fn lost_updates_must_be_said_to_be() {
+        let lost = r#"{"case":"processes","result":"broken","reason":"9 succeeded, but its counter is 8"}"#;
+        let sum = |broken| format!("{lost}\n{{\"target\":\"scsi:/dev/sda\",\"passed\":2,\"broken\":{broken}}}\n");
+        assert_eq!(loses_updates(&ended(Some(1), &sum(1))), Ok(()));
+        assert!(loses_updates(&ended(Some(1), &sum(2))).is_err());
+        assert!(loses_updates(&ended(Some(0), &sum(1))).is_err());
+        assert!(loses_updates(&ended(Some(1), &sum(1).replace("processes", "zeros"))).is_err());
     }
 
     #[test]

@@ -122,6 +122,9 @@ fn init(args: &InitArgs, output: &Output) -> anyhow::Result<ExitCode> {
     if let Some(store) = opened.as_store().filter(|_| !made) {
         require_writers(store);
     }
+    if let Some(caution) = opened.caution() {
+        eprintln!("casblock: CAUTION: {}: {caution}", args.target);
+    }
     output.result(&Initialized::of(&cluster, args))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -153,6 +153,9 @@ fn open_target(args: &ReplayArgs, output: &Output) -> anyhow::Result<Option<Devi
     if args.read_only {
         return target.open_to_read().map(Some);
     }
+    if matches!(target, Target::Scsi(_)) && !args.consent.is_given() {
+        bail!("{target}: a disk is overwritten only with --i-know-what-is-on-it; --read-only does without");
+    }
     let device = target.open_to_write(args.consent, output)?;
     if let Some(store) = device.as_store().filter(|_| !args.consent.is_given())
         && let Some(lba) = first_written(store)?

@@ -1,7 +1,13 @@
-//! What a disk holds, by the marks that file systems, volume managers and partition tables leave in it.
+//! What a disk holds, by the marks that file systems, volume managers, partition tables and clusters leave in it.
 
 /// Bytes from a disk's beginning that are looked at.
 pub const LOOKED_AT: usize = 1 << 21;
+
+/// Bytes before a disk's end that are looked at.
+pub const LOOKED_AT_BEFORE_THE_END: usize = 1 << 18;
+
+/// What a record of casblock's begins with, in whatever block.
+const RECORD: &[u8] = b"CASR";
 
 /// A mark: what leaves it, where (in bytes from the disk's beginning), and what it is.
 struct Mark(&'static str, usize, &'static [u8]);
@@ -12,6 +18,9 @@ const MARKS: &[Mark] = &[
     Mark("an XFS file system", 0, b"XFSB"),
     Mark("a squashfs file system", 0, b"hsqs"),
     Mark("a casblock store", 0, b"casblock"),
+    Mark("an SBD device", 0, b"SBD_SBD_"),
+    Mark("a Ceph OSD", 0, b"bluestore block device"),
+    Mark("an Oracle ASM disk", 32, b"ORCLDISK"),
     Mark("an OCFS2 file system", 0x800, b"OCFSV2"),
     Mark("an OCFS2 file system", 0x1000, b"OCFSV2"),
     Mark("an OCFS2 file system", 0x2000, b"OCFSV2"),
@@ -35,6 +44,11 @@ const MARKS: &[Mark] = &[
         0x1018,
         &[0xc6, 0x85, 0x73, 0xf6, 0x4e, 0x1a, 0x45, 0xca, 0x82, 0x65, 0xf5, 0x7f, 0x48, 0xba, 0x6d, 0x81],
     ),
+    Mark(
+        "a bcachefs file system",
+        0x1018,
+        &[0xc6, 0x85, 0x73, 0xf6, 0x66, 0xce, 0x90, 0xa9, 0xd9, 0x6a, 0x60, 0xcf, 0x80, 0x3d, 0xf7, 0xef],
+    ),
     Mark("swap space", 0xff6, b"SWAPSPACE2"),
     Mark("swap space", 0xfff6, b"SWAPSPACE2"),
     Mark("an ISO 9660 file system", 0x8001, b"CD001"),
@@ -48,7 +62,33 @@ const MARKS: &[Mark] = &[
 /// What a disk holds that begins with these bytes, if it has a mark that is known.
 pub fn found(disk: &[u8]) -> Option<&'static str> {
     let has = |Mark(_, at, magic): &&Mark| disk.get(*at..).is_some_and(|rest| rest.starts_with(magic));
-    MARKS.iter().find(has).map(|Mark(name, ..)| *name).or_else(|| zfs(disk)).or_else(|| partition_table(disk))
+    let mark = MARKS.iter().find(has).map(|Mark(name, ..)| *name);
+    mark.or_else(|| records(disk)).or_else(|| zfs(disk)).or_else(|| partition_table(disk))
+}
+
+/// What a disk of `disk_bytes` bytes holds that ends with these, if it has a mark that is known.
+pub fn found_at_the_end(end: &[u8], disk_bytes: u64) -> Option<&'static str> {
+    let begins_at = disk_bytes - end.len() as u64;
+    let has = |at: Option<u64>, magics: &[&[u8]]| {
+        let rest = at.and_then(|at| end.get(usize::try_from(at.checked_sub(begins_at)?).ok()?..));
+        rest.is_some_and(|rest| magics.iter().any(|magic| rest.starts_with(magic)))
+    };
+    let last = |block_bytes| disk_bytes.checked_sub(block_bytes);
+    // Linux's include/uapi/linux/raid/md_p.h: version 0.90 in the last 64 KiB that are whole and aligned, 1.0 in the 4 KiB at
+    // least 8 KiB before the end.
+    let md_0_90 = (disk_bytes & !0xffff).checked_sub(0x1_0000);
+    let md_1_0 = disk_bytes.checked_sub(0x2000).map(|at| at & !0xfff);
+    if [512, 4096].into_iter().any(|block_bytes| has(last(block_bytes), &[b"EFI PART"])) {
+        return Some("a GPT partition table, at its end");
+    }
+    let is_md = has(md_0_90, &[&[0xfc, 0x4e, 0x2b, 0xa9], &[0xa9, 0x2b, 0x4e, 0xfc]])
+        || has(md_1_0, &[&[0xfc, 0x4e, 0x2b, 0xa9]]);
+    is_md.then_some("an md RAID member, by its end")
+}
+
+/// A cluster may begin at any block; what it has there, and what others of casblock's users have, are records.
+fn records(disk: &[u8]) -> Option<&'static str> {
+    disk.chunks(512).any(|block| block.starts_with(RECORD)).then_some("records of a casblock cluster, or the like")
 }
 
 /// ZFS writes its uberblocks round a ring of 128 KiB in each label; any of them may be there.
@@ -88,6 +128,43 @@ mod tests {
             assert_eq!(found(&elsewhere), None, "{name}");
         }
         assert!(MARKS.iter().all(|Mark(_, at, magic)| at + magic.len() <= LOOKED_AT));
+    }
+
+    #[test]
+    fn records_are_found_in_any_block() {
+        for at in [0, 512, 7 * 512, LOOKED_AT - 512] {
+            let mut disk = vec![0; LOOKED_AT];
+            disk[at..at + 4].copy_from_slice(b"CASR");
+            assert_eq!(found(&disk), Some("records of a casblock cluster, or the like"));
+        }
+        let mut disk = vec![0; LOOKED_AT];
+        disk[100..104].copy_from_slice(b"CASR");
+        assert_eq!(found(&disk), None);
+    }
+
+    #[test]
+    fn marks_at_the_end_are_found_whatever_the_length() {
+        let gpt: &[u8] = b"EFI PART";
+        let md: &[u8] = &[0xfc, 0x4e, 0x2b, 0xa9];
+        for (disk_bytes, at, magic, expected) in [
+            (64 << 20, (64 << 20) - 512, gpt, "GPT"),
+            (64 << 20, (64 << 20) - 4096, gpt, "GPT"),
+            // mdadm's own arithmetic, in sectors: (n & !127) - 128, and (n - 16) & !7.
+            (64 << 20, (64 << 20) - (64 << 10), md, "md"),
+            ((64 << 20) + 512 * 77, (64 << 20) - (64 << 10), md, "md"),
+            (64 << 20, (64 << 20) - (8 << 10), md, "md"),
+            ((64 << 20) + 512 * 13, (64 << 20) - 4096, md, "md"),
+        ] {
+            let mut end = vec![0; LOOKED_AT_BEFORE_THE_END];
+            assert_eq!(found_at_the_end(&end, disk_bytes), None);
+            let begins_at = disk_bytes - end.len() as u64;
+            let at = (at - begins_at) as usize;
+            end[at..at + magic.len()].copy_from_slice(magic);
+            assert!(found_at_the_end(&end, disk_bytes).unwrap().contains(expected), "{disk_bytes} {at}");
+        }
+        for disk_bytes in [0, 512, 4096, 8192, 65_536] {
+            assert_eq!(found_at_the_end(&vec![0; disk_bytes], disk_bytes as u64), None);
+        }
     }
 
     #[test]

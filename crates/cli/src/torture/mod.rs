@@ -34,6 +34,7 @@ use casblock::{Geometry, OpenError, Store};
 use crate::durable::DurabilityArg;
 use crate::output::Output;
 use crate::signals::Interruptible;
+use crate::target::store_file;
 use latency::Latency;
 use ledger::{Header, Ledger, Note, Shape};
 use plant::Plant;
@@ -57,6 +58,7 @@ const WORDS_MAX: u64 = 4;
 #[command(verbatim_doc_comment)]
 pub struct Args {
     /// The store's file
+    #[arg(value_parser = store_file())]
     store: PathBuf,
 
     /// Processes

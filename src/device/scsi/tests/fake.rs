@@ -83,6 +83,8 @@ pub struct Settings {
     pub lists_commands: bool,
     pub synchronizes: bool,
     pub transport_bytes_max: Option<usize>,
+    /// The last block that it says it has, if that is another than it has.
+    pub claimed_last_lba: Option<u64>,
 }
 
 /// The disk.
@@ -90,6 +92,8 @@ pub struct Fake {
     settings: Mutex<Settings>,
     tricks: Mutex<VecDeque<(u8, Trick)>>,
     log: Mutex<Vec<Cdb>>,
+    /// The longest that a command was given, for flushes and for all others.
+    pub timeouts: Mutex<[Duration; 2]>,
 }
 
 /// Blocks of a fresh disk.
@@ -122,9 +126,15 @@ impl Fake {
             lists_commands: true,
             synchronizes: true,
             transport_bytes_max: None,
+            claimed_last_lba: None,
         };
         change(&mut settings);
-        Self { settings: Mutex::new(settings), tricks: Mutex::default(), log: Mutex::default() }
+        Self {
+            settings: Mutex::new(settings),
+            tricks: Mutex::default(),
+            log: Mutex::default(),
+            timeouts: Mutex::default(),
+        }
     }
 
     pub fn settings(&self) -> MutexGuard<'_, Settings> {
@@ -177,8 +187,11 @@ impl Transport for Fake {
         "fake".into()
     }
 
-    fn execute(&self, command: &Cdb, data: Data<'_>, _timeout: Duration) -> Result<Completion, TransportError> {
+    fn execute(&self, command: &Cdb, data: Data<'_>, timeout: Duration) -> Result<Completion, TransportError> {
         self.log.lock().unwrap().push(*command);
+        let flushes = command.bytes()[0] == opcode::SYNCHRONIZE_CACHE_16;
+        let longest = &mut self.timeouts.lock().unwrap()[usize::from(!flushes)];
+        *longest = timeout.max(*longest);
         let trick = {
             let mut tricks = self.tricks.lock().unwrap();
             let place = tricks.iter().position(|(code, _)| *code == command.bytes()[0]);
@@ -314,7 +327,7 @@ impl Settings {
 
     fn capacity(&self) -> [u8; 32] {
         let mut capacity = [0; 32];
-        let last = (self.blocks.len() / self.block_bytes) as u64 - 1;
+        let last = self.claimed_last_lba.unwrap_or((self.blocks.len() / self.block_bytes) as u64 - 1);
         capacity[..8].copy_from_slice(&last.to_be_bytes());
         capacity[8..12].copy_from_slice(&(self.block_bytes as u32).to_be_bytes());
         capacity[13] = 0x03;

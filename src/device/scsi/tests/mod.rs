@@ -3,5 +3,6 @@
 mod disk;
 mod fake;
 mod probe;
+mod repeats;
 mod truth;
 mod verdict;

@@ -153,14 +153,44 @@ fn what_could_not_be_found_out_is_claimed_only() {
         let Proof::NotKnown { reason: found } = probe.compare_and_write else { panic!("{probe:?}") };
         assert!(found.contains(reason), "{found}");
     }
-    // The last block cannot be read.
-    let fake = Fake::new();
-    for _ in 0..2 {
-        fake.trick(READ_16, Trick::Answer(check(0x3, 0x11, 0)));
+    // The last block cannot be read: FUA is what is said of it.
+    for (mode, expected) in [(Some((0x10, 0x04)), true), (Some((0x00, 0x04)), false), (None, false)] {
+        let fake = Fake::with(|disk| disk.mode = mode);
+        for _ in 0..2 {
+            fake.trick(READ_16, Trick::Answer(check(0x3, 0x11, 0)));
+        }
+        let probe = probe(&fake).unwrap();
+        assert!(matches!(probe.compare_and_write, Proof::NotKnown { .. }));
+        assert_eq!((probe.force_unit_access, probe.is_written_through()), (expected, expected));
+        assert!(!fake.take_codes().contains(&COMPARE_AND_WRITE));
     }
-    let probe = probe(&fake).unwrap();
-    assert!(matches!(probe.compare_and_write, Proof::NotKnown { .. }) && !probe.force_unit_access);
-    assert!(!fake.take_codes().contains(&COMPARE_AND_WRITE));
+}
+
+#[test]
+fn what_a_disk_will_not_tell_about_itself_is_no_reason_not_to_use_it() {
+    for trick in [
+        || Trick::Answer(check(0x4, 0x44, 0)),
+        || Trick::Answer(check(0x3, 0x11, 0)),
+        || Trick::Answer(check(0x7, 0x27, 0)),
+        || Trick::NoAnswer,
+    ] {
+        for (operation_code, times) in [(0x5a, 1), (0xa3, 1), (INQUIRY, 5)] {
+            let fake = Fake::new();
+            // Standard INQUIRY data come first, and are no option.
+            (operation_code == INQUIRY).then(|| fake.trick(INQUIRY, Trick::After(Box::new(|_| {}))));
+            (1..times.max(2)).for_each(|_| fake.trick(operation_code, trick()));
+            let probe = fake.try_open().unwrap().probe().clone();
+            assert_eq!(probe.compare_and_write, works(ReportedOffset::Right));
+            match operation_code {
+                0x5a => assert_eq!(probe.mode, None),
+                0xa3 => assert_eq!(probe.compare_and_write_listed, None),
+                _ => assert_eq!((probe.designator, probe.block_limits), (None, None)),
+            }
+        }
+    }
+    let fake = Fake::new();
+    fake.trick(0x5a, Trick::NotSent(Failure::Unreachable));
+    assert_eq!(fake.try_open().unwrap_err().failure(), Some(Failure::Unreachable));
 }
 
 #[test]
@@ -231,6 +261,7 @@ fn a_fresh_disk_says_first_what_happened_to_it() {
     fake.trick(0x5a, Trick::Answer(check(0x6, 0x2a, 0x01)));
     fake.trick(READ_16, Trick::Answer(Completion::of(Status::BUSY)));
     fake.trick(COMPARE_AND_WRITE, Trick::Answer(check(0x6, 0x29, 0)));
+    fake.trick(COMPARE_AND_WRITE, Trick::Answer(Completion::of(Status::BUSY)));
     assert_eq!(probe(&fake).unwrap().compare_and_write, works(ReportedOffset::Right));
     assert!(fake.is_through());
 }
@@ -256,6 +287,24 @@ fn what_is_no_disk_or_has_odd_blocks_is_not_opened() {
     assert_eq!(odd.0, Some(Failure::Unsupported));
     assert!(odd.1.starts_with("blocks of 520 bytes"), "{}", odd.1);
     assert_eq!(opened(|disk| disk.block_bytes = 256).0, Some(Failure::Unsupported));
+}
+
+#[test]
+fn numbers_that_no_disk_can_mean_are_not_believed() {
+    let opened = |block_bytes: usize, last_lba: Option<u64>| {
+        let fake = Fake::with(|disk| {
+            (disk.block_bytes, disk.blocks, disk.claimed_last_lba) = (block_bytes, vec![0; 2 * block_bytes], last_lba);
+        });
+        let error =
+            probe_with(&fake, Clock::new(), DiskOptions { prove_compare_and_write: false, ..DiskOptions::default() });
+        error.err().and_then(|error| error.failure())
+    };
+    assert_eq!(opened(64 << 10, None), None);
+    assert_eq!(opened(128 << 10, None), Some(Failure::Unsupported));
+    assert_eq!(opened(512, Some(u64::MAX)), Some(Failure::Unsupported));
+    assert_eq!(opened(512, Some(u64::MAX / 512)), Some(Failure::Unsupported));
+    // Its last block cannot be read, so it is used as far as that goes.
+    assert_eq!(opened(512, Some(u64::MAX / 512 - 1)), None);
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn any_trick(random: &mut fastrand::Rng) -> Trick {
         3 => Trick::NotSent(if random.bool() { Failure::Busy } else { Failure::Unreachable }),
         4 => Trick::Residual(random.usize(0..600)),
         5 => Trick::Answer(Completion::of(Status(status))),
-        6 if matches!(status, 0x04 | 0x22 | 0x40) => Trick::DoneButAnswer(Completion::of(Status(status))),
+        6 if matches!(status, 0x04 | 0x08 | 0x22 | 0x40) => Trick::DoneButAnswer(Completion::of(Status(status))),
         7 => Trick::DoneButAnswer(check(0x1, 0x18, 0)),
         8 | 9 if begun => Trick::DoneButAnswer(answer),
         // It was not done, so it must not say that it was.

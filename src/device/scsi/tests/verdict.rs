@@ -11,6 +11,7 @@ enum Means {
     Done,
     Again,
     Later(Failure),
+    PerhapsLater,
     Failed(Failure),
     Unknown,
     Miscompare,
@@ -23,6 +24,7 @@ impl From<Verdict> for Means {
             Verdict::Done => Self::Done,
             Verdict::Again(_) => Self::Again,
             Verdict::Later(failure) => Self::Later(failure),
+            Verdict::PerhapsLater => Self::PerhapsLater,
             Verdict::Failed(failure) => Self::Failed(failure),
             Verdict::Unknown => Self::Unknown,
             Verdict::Miscompare(_) => Self::Miscompare,
@@ -47,7 +49,7 @@ fn statuses() {
     let later_or_unknown = [Later(Io), Unknown, Unknown, Unknown, Later(Io)];
     for (status, expected) in [
         (Status::GOOD, [Done; 5]),
-        (Status::BUSY, [Later(Busy); 5]),
+        (Status::BUSY, [Later(Busy), PerhapsLater, PerhapsLater, PerhapsLater, Later(Busy)]),
         (Status::TASK_SET_FULL, [Later(Busy); 5]),
         (Status::ACA_ACTIVE, [Later(Busy); 5]),
         (Status::RESERVATION_CONFLICT, [Failed(ReservationConflict); 5]),

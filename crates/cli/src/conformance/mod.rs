@@ -1,11 +1,13 @@
 //! `casblock conformance`: whether a device keeps its promises.
 
-use std::io::BufRead as _;
-use std::process::{Child, Command, ExitCode, Stdio};
+mod processes;
+mod watched;
+
+use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use casblock::device::conformance::{Finding, Region, Suite, contend, counter};
-use casblock::device::{BlockDevice, DeviceError};
+use casblock::device::BlockDevice;
+use casblock::device::conformance::{Finding, Region, Suite};
 use clap::Args;
 use serde::Serialize;
 
@@ -13,13 +15,16 @@ use crate::number;
 use crate::output::Output;
 use crate::signals::Interruptible;
 use crate::target::{Consent, Target};
+use watched::Watched;
 
 /// Finds out whether a device keeps the promises of a compare-and-write device
 ///
 /// It overwrites blocks, and leaves zeros there; so they must hold zeros, or --i-know-what-is-on-it be given. With
-/// --processes, as many processes count in one block besides: the sum of what they did must be there.
+/// --processes, as many processes count in one block besides: the sum of what they did must be there, and at least two must
+/// have met.
 ///
-/// Exit status: 0 if no promise was found broken, 1 if one was, or another error, 2 wrong usage.
+/// Exit status: 0 if no promise was found broken, 1 if one was, or another error, 2 wrong usage; after a signal 128 and its
+/// number: then, too, the blocks hold zeros.
 #[derive(Args, Debug)]
 pub struct ConformanceArgs {
     /// The store, or scsi:/dev/sdX
@@ -44,6 +49,9 @@ pub struct ConformanceArgs {
     /// Only count, and print how often: what --processes starts
     #[arg(long, hide = true)]
     count_only: bool,
+    /// Let the processes compare by a read, and then write, to show that lost updates are noticed
+    #[arg(long, hide = true)]
+    plant_lost_updates: bool,
 }
 
 /// `casblock conformance`.
@@ -52,7 +60,7 @@ pub fn conformance(args: &ConformanceArgs, output: &Output) -> anyhow::Result<Ex
     let opened = args.target.open_to_write(args.consent, output)?;
     let device = opened.as_device();
     if args.count_only {
-        println!("{}", contend(device, args.lba, args.increments).with_context(failed)?);
+        processes::count(args, device)?;
         return Ok(ExitCode::SUCCESS);
     }
     let region = Region { first_lba: args.lba, blocks: args.blocks };
@@ -61,30 +69,56 @@ pub fn conformance(args: &ConformanceArgs, output: &Output) -> anyhow::Result<Ex
         require_zeros(device, region).with_context(failed)?;
     }
     let interrupt = Interruptible::new()?;
+    let tried = try_all(args, device, &interrupt, output);
+    // Whatever came of it, and also after a signal.
+    let cleared = clear(device, region).with_context(failed);
+    interrupt.check()?;
+    let sum = tried?;
+    cleared?;
+    output.result(&sum)?;
+    Ok(if sum.broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Tries all promises, and tells of each. After a signal it ends soon, with an error or without.
+fn try_all(
+    args: &ConformanceArgs,
+    device: &dyn BlockDevice,
+    interrupt: &Interruptible,
+    output: &Output,
+) -> anyhow::Result<Sum> {
+    let watched = Watched::new(device, interrupt, false);
+    let region = Region { first_lba: args.lba, blocks: args.blocks };
     let suite =
-        Suite::new(device, region).increments(args.increments).plain_writes_excluded(!args.plain_writes_not_excluded);
+        Suite::new(&watched, region).increments(args.increments).plain_writes_excluded(!args.plain_writes_not_excluded);
     let mut told = Ok(());
     let report = suite.run_with(|case, verdict| {
-        if told.is_ok() {
+        // What a case finds after a signal is not the device's fault.
+        if told.is_ok() && interrupt.check().is_ok() {
             told = tell(output, case.name, case.promise, verdict);
         }
     });
     told?;
+    interrupt.check()?;
     let (mut broken, mut passed) = (report.broken().count(), report.passed());
     if broken == 0 && !report.conforms() {
         bail!("{}: not all could be tried", args.target);
     }
     if args.processes > 0 {
-        interrupt.check()?;
-        let verdict = count_in_processes(args, device, &interrupt).with_context(failed)?;
+        let verdict = processes::count_in_all(args, device, interrupt).with_context(|| args.target.to_string())?;
         tell(output, "processes", "no update of a process is lost", &verdict)?;
-        (broken, passed) = (broken + usize::from(verdict.is_err()), passed + usize::from(verdict.is_ok()));
-        device.write(args.lba, &vec![0; device.block_bytes()]).with_context(failed)?;
+        passed += usize::from(verdict.is_ok());
+        broken += usize::from(matches!(verdict, Err(Finding::Broken(_))));
     }
-    let sum = Sum { target: args.target.to_string(), passed, broken };
-    output.result(&sum)?;
-    interrupt.check()?;
-    Ok(if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(Sum { target: args.target.to_string(), passed, broken })
+}
+
+/// Leaves zeros in the blocks.
+fn clear(device: &dyn BlockDevice, region: Region) -> anyhow::Result<()> {
+    let zeros = vec![0; device.block_bytes()];
+    for lba in region.first_lba..region.first_lba + region.blocks {
+        device.write(lba, &zeros)?;
+    }
+    Ok(())
 }
 
 fn require_room(args: &ConformanceArgs, device: &dyn BlockDevice) -> anyhow::Result<()> {
@@ -111,42 +145,6 @@ fn require_zeros(device: &dyn BlockDevice, region: Region) -> anyhow::Result<()>
         }
     }
     Ok(())
-}
-
-/// Counts in the region's first block, in processes of this command.
-fn count_in_processes(
-    args: &ConformanceArgs,
-    device: &dyn BlockDevice,
-    interrupt: &Interruptible,
-) -> anyhow::Result<Result<(), Finding>> {
-    let children = (0..args.processes).map(|_| start(args)).collect::<Result<Vec<_>, _>>()?;
-    let mut sum = 0;
-    for child in children {
-        let done = child.wait_with_output().context("waiting for a process")?;
-        interrupt.check()?;
-        if !done.status.success() {
-            let how = String::from_utf8_lossy(&done.stderr).trim().to_owned();
-            return Ok(Err(Finding::Broken(format!("a process failed: {how}"))));
-        }
-        let line = done.stdout.lines().next().transpose()?.unwrap_or_default();
-        sum += line.parse::<u64>().with_context(|| format!("a process said {line:?}"))?;
-    }
-    let counter = counter(device, args.lba).map_err(|error: DeviceError| anyhow::anyhow!("{error}"))?;
-    Ok(match counter == sum {
-        true => Ok(()),
-        false => Err(Finding::Broken(format!(
-            "{sum} increments of block {} succeeded in {} processes, but its counter is {counter}",
-            args.lba, args.processes
-        ))),
-    })
-}
-
-fn start(args: &ConformanceArgs) -> anyhow::Result<Child> {
-    let mut command = Command::new(std::env::current_exe().context("finding this program")?);
-    command.args(["conformance", "--count-only", "--i-know-what-is-on-it", "--lba", &args.lba.to_string()]);
-    command.args(["--increments", &args.increments.to_string(), &args.target.to_string()]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().context("starting a process")
 }
 
 fn tell(
