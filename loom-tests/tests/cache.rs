@@ -351,13 +351,14 @@ fn a_block_evicted_under_its_reader(preemptions: usize, look_twice: fn(&Cached) 
         let evictor = thread::spawn(move || {
             // Each takes the only place from the other; entries and frames there are three of.
             for lba in [1, 0, 1] {
-                flaws.expect(evictor.read(lba) == [1, 100][lba as usize], "another block");
+                evictor.update(lba);
             }
         });
-        let (reader, flaws) = (Arc::clone(&cached), noted.clone());
+        let reader = Arc::clone(&cached);
         let reader = thread::spawn(move || {
             let seen = look_twice(&reader);
-            flaws.expect(seen.is_none_or(|seen| seen == [1, 1]), "a block changed under its reader");
+            flaws.expect(seen.is_none_or(|[first, second]| first == second), "a block changed under its reader");
+            flaws.expect(seen.is_none_or(|[first, _]| first < 100), "another block");
             seen.is_some()
         });
         evictor.join().unwrap();
@@ -376,7 +377,7 @@ fn cached_block(cached: &Cached) -> Option<BlockGuard<'_>> {
 
 #[test]
 fn a_block_stays_as_long_as_it_is_read_though_it_is_evicted() {
-    a_block_evicted_under_its_reader(2, |cached| {
+    a_block_evicted_under_its_reader(1, |cached| {
         let block = cached_block(cached)?;
         let first = number(&block);
         thread::yield_now();
@@ -387,7 +388,7 @@ fn a_block_stays_as_long_as_it_is_read_though_it_is_evicted() {
 #[test]
 #[should_panic(expected = "a block changed under its reader")]
 fn control_a_reader_that_has_let_go_of_what_is_evicted() {
-    a_block_evicted_under_its_reader(2, |cached| {
+    a_block_evicted_under_its_reader(1, |cached| {
         let block = cached_block(cached)?;
         let (first, bytes) = (number(&block), block.as_ptr().cast::<u64>());
         drop(block);

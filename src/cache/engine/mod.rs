@@ -372,8 +372,12 @@ impl<E> Engine<E> {
     }
 }
 
-/// Threads may keep so many parts of one of the reserve to themselves, in all.
+/// Threads may keep one of so many parts of the reserve to themselves, in all. In a model they keep what they have till it is needed: it
+/// would be explored for hours.
+#[cfg(not(loom))]
 const LIMBO_KEPT_PARTS: u64 = 4;
+#[cfg(loom)]
+const LIMBO_KEPT_PARTS: u64 = 0;
 
 const RECLAIM_ROUNDS: u32 = 4;
 #[cfg(not(loom))]
