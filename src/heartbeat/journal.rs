@@ -1,7 +1,7 @@
 //! What the life of a cluster leaves to read: a line in the log and, on a store, an event in its flight recorder, which
 //! outlives whoever recorded it.
 
-use crate::device::BlockDevice;
+use crate::device::{BlockDevice, DeviceError};
 use crate::{Event, EventKind};
 
 /// A host was shut out: the owner of a slot, in this generation. `lba` is its slot's block.
@@ -33,6 +33,18 @@ pub(crate) fn lease_broken(device: &(impl BlockDevice + ?Sized), lba: u64, lease
         "its holder is gone: it was taken"
     );
     record(device, Event { lba: Some(lba), expected: before, found: token, ..Event::new(EventKind::LeaseBroken) });
+}
+
+/// A lease of which nobody could tell whether it is held, and whose block is damaged: nobody is told any more.
+pub(crate) fn lease_given_up(device: &(impl BlockDevice + ?Sized), lease: u64, error: &DeviceError) {
+    tracing::warn!(
+        target: "casblock::lease",
+        event = "cluster.lease_given_up",
+        device = %device.name(),
+        lease,
+        %error,
+        "whether it is held could not be found out"
+    );
 }
 
 fn record(device: &(impl BlockDevice + ?Sized), event: Event) {

@@ -9,9 +9,12 @@
 //! acquisition has a **token**, greater than all before on that lease. Send it with every request, and let whatever serves
 //! them refuse a token smaller than the greatest it has seen. `examples/lease.rs` shows it.
 
+mod acquire;
 mod block;
+pub(crate) mod books;
 mod held;
 mod look;
+mod settle;
 
 pub use block::{HOLDERS_MAX, Holder, LeaseView, Mode};
 pub use held::{Lease, LeaseError};

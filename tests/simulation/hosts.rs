@@ -130,22 +130,55 @@ impl<D: BlockDevice> BlockDevice for PlantedIn<D> {
     }
 }
 
+/// What somebody has in his hands.
+enum InHand {
+    Lease(Held),
+    /// It is being upgraded or downgraded: till that is answered he may share it, no more.
+    Changing,
+    Nothing,
+}
+
 /// A lease in somebody's hands, until he lets it go.
 #[derive(Clone)]
-struct Hand(Arc<Mutex<Option<Held>>>, Arc<Member>);
+struct Hand(Arc<Mutex<InHand>>, Arc<Member>);
 
 impl Hand {
-    fn take(&self) -> Option<Held> {
-        self.0.lock().unwrap().take()
+    fn take(&self, leave: InHand) -> Option<Held> {
+        match std::mem::replace(&mut *self.0.lock().unwrap(), leave) {
+            InHand::Lease(lease) => Some(lease),
+            InHand::Changing | InHand::Nothing => None,
+        }
     }
 
-    /// How its holder has it, if he may act as such by his own view at this instant. One whose machine stands still does
-    /// nothing.
-    fn claim(&self) -> Option<Mode> {
-        if self.1.environment().is_frozen() {
-            return None;
+    /// Lets a lease be changed, and has it again afterwards, whatever came of it.
+    fn change<T>(&self, how: impl FnOnce(&mut Held) -> T) -> Option<T> {
+        let mut lease = self.take(InHand::Changing)?;
+        let done = how(&mut lease);
+        *self.0.lock().unwrap() = InHand::Lease(lease);
+        Some(done)
+    }
+
+    /// How its holder has it, if he may act as such by his own view.
+    fn valid(&self) -> Option<Mode> {
+        match &*self.0.lock().unwrap() {
+            InHand::Lease(lease) => lease.is_valid().then(|| lease.mode()),
+            InHand::Changing => self.1.is_current().then_some(Mode::Shared),
+            InHand::Nothing => None,
         }
-        self.0.lock().unwrap().as_ref().filter(|lease| lease.is_valid()).map(Lease::mode)
+    }
+
+    /// The same at this instant: one whose machine stands still does nothing.
+    fn claim(&self) -> Option<Mode> {
+        if self.1.environment().is_frozen() { None } else { self.valid() }
+    }
+
+    /// For messages.
+    fn name(&self) -> String {
+        match &*self.0.lock().unwrap() {
+            InHand::Lease(lease) => format!("{lease:?}"),
+            InHand::Changing => format!("being changed by {:?}", self.1),
+            InHand::Nothing => "given back".into(),
+        }
     }
 }
 
@@ -170,29 +203,41 @@ impl Judge {
 
     /// Takes note of a lease that was acquired, or upgraded.
     fn acquired(&self, host: &Arc<Member>, lease: Held) -> Hand {
-        let (number, mode, token) = (lease.number(), lease.mode(), lease.token());
-        if mode == Mode::Exclusive {
+        let (number, mode) = (lease.number(), lease.mode());
+        self.note_token(&lease);
+        self.count(|seen| {
+            seen.acquired += 1;
+            seen.shared += u64::from(mode == Mode::Shared);
+        });
+        let hand = Hand(Arc::new(Mutex::new(InHand::Lease(lease))), Arc::clone(host));
+        let mut held = self.held.lock().unwrap();
+        let hands = held.entry(number).or_default();
+        // A host whose last hand this is leaves, which takes time: not while others wait for the lock.
+        let past: Vec<Hand> = hands.extract_if(.., |hand| hand.valid().is_none()).collect();
+        hands.push(hand.clone());
+        drop(held);
+        drop(past);
+        self.look_at(number);
+        hand
+    }
+
+    /// Takes note of the token of a lease that was got alone.
+    fn note_token(&self, lease: &Held) {
+        if lease.mode() == Mode::Exclusive {
+            let (number, token) = (lease.number(), lease.token());
             let mut tokens = self.tokens.lock().unwrap();
             let greatest = tokens.entry(number).or_default();
             assert!(token > *greatest, "lease {number}: token {token} after {greatest}");
             *greatest = token;
         }
-        self.count(|seen| {
-            seen.acquired += 1;
-            seen.shared += u64::from(mode == Mode::Shared);
-        });
-        let hand = Hand(Arc::new(Mutex::new(Some(lease))), Arc::clone(host));
-        let mut held = self.held.lock().unwrap();
-        let hands = held.entry(number).or_default();
-        let is_past = |hand: &mut Hand| !hand.0.lock().unwrap().as_ref().is_some_and(Lease::is_valid);
-        // A host whose last hand this is leaves, which takes time: not while others wait for the lock.
-        let past: Vec<Hand> = hands.extract_if(.., is_past).collect();
-        hands.push(hand.clone());
-        let wrong = (!self.lenient && is_doubled(hands)).then(|| names(hands));
+    }
+
+    /// Looks at a lease: it must not be claimed by two.
+    fn look_at(&self, number: u64) {
+        let held = self.held.lock().unwrap();
+        let wrong = held.get(&number).filter(|hands| !self.lenient && is_doubled(hands)).map(|hands| names(hands));
         drop(held);
-        drop(past);
         assert!(wrong.is_none(), "two hosts hold lease {number}: {wrong:?}");
-        hand
     }
 
     /// Looks at all leases: none may be claimed by two for longer than a beat takes.
@@ -217,7 +262,7 @@ fn is_doubled(hands: &[Hand]) -> bool {
 }
 
 fn names(hands: &[Hand]) -> Vec<String> {
-    hands.iter().map(|hand| format!("{:?}", hand.0.lock().unwrap())).collect()
+    hands.iter().map(Hand::name).collect()
 }
 
 /// One world.
@@ -292,7 +337,7 @@ fn live(stage: &Arc<Stage>, number: usize) {
         };
         let host = Arc::new(host);
         let mut actors = Vec::new();
-        for work in [beat as fn(&Arc<Stage>, &Arc<Member>), work] {
+        for work in [beat as fn(&Arc<Stage>, &Arc<Member>), tidy, work] {
             let (stage, host) = (Arc::clone(stage), Arc::clone(&host));
             actors.push(world.spawn(move || work(&stage, &host)));
         }
@@ -329,10 +374,20 @@ fn live(stage: &Arc<Stage>, number: usize) {
 
 /// A host's heart.
 fn beat(_: &Arc<Stage>, host: &Arc<Member>) {
+    let (time, interval) = (host.environment(), host.cluster().timing().interval);
     loop {
+        let started = time.now();
         if let Err(HostError::Lost(_)) = host.beat() {
             return;
         }
+        time.sleep(interval.saturating_sub(time.now() - started));
+    }
+}
+
+/// A host's tidying, apart from its heart.
+fn tidy(_: &Arc<Stage>, host: &Arc<Member>) {
+    while host.loss().is_none() {
+        host.tidy();
         host.environment().sleep(host.cluster().timing().interval);
     }
 }
@@ -358,31 +413,31 @@ fn work(stage: &Arc<Stage>, host: &Arc<Member>) {
     }
 }
 
-/// Holds a lease for a while, and lets it go in one way or another.
+/// Holds a lease for a while, changes it perhaps, and lets it go in one way or another.
 fn hold(stage: &Arc<Stage>, host: &Arc<Member>, lease: Held) {
-    let world = &stage.world;
-    let hand = stage.judge.acquired(host, lease);
+    let (world, judge) = (&stage.world, &stage.judge);
+    let (number, mode) = (lease.number(), lease.mode());
+    let hand = judge.acquired(host, lease);
     world.sleep(world.throw(|dice| Duration::from_millis(dice.u64(..20_000))));
-    let Some(mut lease) = hand.take() else { return };
-    match world.throw(|dice| dice.u32(..10)) {
-        0..3 => drop(lease),
-        3 if lease.mode() == Mode::Shared => {
-            if lease.try_upgrade().is_ok() {
-                stage.judge.count(|seen| seen.upgrades += 1);
-                let hand = stage.judge.acquired(host, lease);
-                world.sleep(Duration::from_secs(2));
-                drop(hand.take());
-            }
+    let what = world.throw(|dice| dice.u32(..10));
+    if what < 3 {
+        let changed = hand.change(|lease| match mode {
+            Mode::Shared => lease.try_upgrade(),
+            Mode::Exclusive => lease.downgrade(),
+        });
+        let is_upgraded = mode == Mode::Shared && matches!(changed, Some(Ok(())));
+        judge.count(|seen| seen.upgrades += u64::from(is_upgraded));
+        if is_upgraded && let InHand::Lease(lease) = &*hand.0.lock().unwrap() {
+            judge.note_token(lease);
         }
-        4 if lease.mode() == Mode::Exclusive => {
-            if lease.downgrade().is_ok() {
-                let hand = stage.judge.acquired(host, lease);
-                world.sleep(Duration::from_secs(2));
-                drop(hand.take());
-            }
-        }
-        _ => {
-            let _ = lease.release();
-        }
+        // It is his, shared or not, whatever came of it.
+        judge.look_at(number);
+        world.sleep(world.throw(|dice| Duration::from_millis(dice.u64(..20_000))));
+        judge.look_at(number);
+    }
+    match hand.take(InHand::Nothing) {
+        Some(lease) if what % 2 == 0 => drop(lease),
+        Some(lease) => drop(lease.release()),
+        None => {}
     }
 }

@@ -220,8 +220,9 @@ impl HostLine {
 pub fn look(observer: &Observer<Box<dyn BlockDevice>>) -> anyhow::Result<Vec<(SlotView, u64)>> {
     let slots = observer.look()?;
     let mut leases = vec![0; slots.len()];
-    observer.leases(|lease| {
-        for holder in lease.holders {
+    observer.leases(|_, lease| {
+        // Nobody is known to hold one whose block is damaged; `lease list` shows it.
+        for holder in lease.into_iter().flat_map(|lease| lease.holders) {
             if slots.get(holder.slot as usize).is_some_and(|slot| slot.generation == holder.generation) {
                 leases[holder.slot as usize] += 1;
             }
