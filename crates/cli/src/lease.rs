@@ -100,7 +100,7 @@ fn show(args: &LookArgs, lease: u64, output: &Output) -> anyhow::Result<()> {
 }
 
 fn break_lease(args: &LookArgs, lease: u64, output: &Output) -> anyhow::Result<()> {
-    let observer = Observer::new(args.target.open_for_cluster(output)?, args.at)?;
+    let observer = Observer::new(args.target.open_for_cluster(args.at, output)?, args.at)?;
     let interrupt = Interruptible::new()?;
     let timing = observer.cluster().timing();
     let (time, step) = (timing.stale + timing.interval, timing.interval.min(Duration::from_millis(500)));

@@ -40,7 +40,8 @@ enum ClusterCommand {
 /// Makes a cluster: a header, a block for each host, a block for each lease
 ///
 /// A store that does not exist is made, with room for it. Blocks that hold something are refused, unless --force is
-/// given, which also makes a cluster anew: hosts of the old one find themselves fenced, and tokens begin again at 1.
+/// given, which also makes a cluster anew: hosts of the old one find themselves fenced, with their next beat, and tokens go on
+/// from where they were. A store's words serve one cluster: a second one on it needs --force, and ends the first.
 ///
 /// A host that cannot beat must stop before others may take what it had: the stale time must be at least 1.23 times the
 /// interval and the I/O timeout together.

@@ -7,11 +7,13 @@ use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use casblock::device::BlockDevice;
 use casblock::device::scsi::{Disk, DiskOptions, Probe, SgIo};
 use casblock::environment::System;
+use casblock::heartbeat::{Cluster, Timing};
 use casblock::{OpenOptions, Store};
 use clap::Args;
 
@@ -121,11 +123,16 @@ impl Target {
     }
 
     /// Opens it to take part in a cluster, whose header is looked for before anything is written: whatever else is on a
-    /// disk was consented to when the cluster was made.
-    pub fn open_for_cluster(&self, output: &Output) -> anyhow::Result<Box<dyn BlockDevice>> {
+    /// disk was consented to when the cluster was made. A command to a disk takes no longer than its beats can wait for.
+    pub fn open_for_cluster(&self, first_lba: u64, output: &Output) -> anyhow::Result<Box<dyn BlockDevice>> {
         match self {
             Self::Store(path) => Ok(Box::new(durable::open(path, OpenOptions::new(), output)?)),
-            Self::Scsi(path) => Ok(Box::new(open_disk(path, true)?)),
+            Self::Scsi(path) => {
+                let cluster = Cluster::open(&open_disk(path, false)?, first_lba)?;
+                let mut options = DiskOptions::default();
+                options.command_timeout = command_timeout(cluster.timing(), options.command_timeout);
+                Ok(Box::new(open_disk_with(path, true, options)?))
+            }
         }
     }
 
@@ -149,8 +156,17 @@ type ScsiDisk = Disk<SgIo>;
 
 /// Opens a disk. Whether it compares is found out only where it is to be written.
 fn open_disk(path: &Path, write: bool) -> anyhow::Result<ScsiDisk> {
+    open_disk_with(path, write, DiskOptions::default())
+}
+
+/// How long a command to a disk of a cluster may take: less than a beat may, so that there can be another try and a look at what
+/// became of the first; but no disk is taken for silent in less than a second.
+fn command_timeout(timing: Timing, usual: Duration) -> Duration {
+    (timing.io_timeout / 2).clamp(Duration::from_secs(1), usual.max(Duration::from_secs(1)))
+}
+
+fn open_disk_with(path: &Path, write: bool, mut options: DiskOptions) -> anyhow::Result<ScsiDisk> {
     let transport = if write { SgIo::open(path) } else { SgIo::open_read_only(path) };
-    let mut options = DiskOptions::default();
     options.prove_compare_and_write = write;
     let failed = || format!("{}{}", String::from_utf8_lossy(SCSI), path.display());
     Disk::open_with(transport.with_context(failed)?, System, options).with_context(failed)
@@ -159,6 +175,15 @@ fn open_disk(path: &Path, write: bool) -> anyhow::Result<ScsiDisk> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commands_to_a_clusters_disk_end_before_its_beats_must() {
+        let timeout = |io_timeout_ms| {
+            let io_timeout = Duration::from_millis(io_timeout_ms);
+            command_timeout(Timing { io_timeout, ..Timing::default() }, Duration::from_secs(30)).as_millis()
+        };
+        assert_eq!([100, 2_000, 8_000, 60_000, 600_000].map(timeout), [1_000, 1_000, 4_000, 30_000, 30_000]);
+    }
 
     #[test]
     fn targets_are_told_apart() {
