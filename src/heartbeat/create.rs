@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::beat::{Beat, State};
 use super::region::{Cluster, ClusterError, ClusterOptions, HOSTS_MAX, kind};
-use super::slots::{Exchange, HostName, Seen, Slots, read_blocks, slot_of_block, slot_payload};
+use super::slots::{Exchange, HostName, Seen, Slots, make_durable, read_blocks, slot_of_block, slot_payload};
 use crate::ats::{Ats, Draft, Owner, Verdict};
 use crate::device::{BlockDevice, DeviceError};
 use crate::environment::Environment;
@@ -42,7 +42,10 @@ impl Cluster {
         let payload = cluster.payload();
         let draft = Draft { kind: kind::CLUSTER, owner: Owner::default(), payload: &payload };
         match ats.write_record(cluster.first_lba, &header, draft).verdict {
-            Verdict::Written | Verdict::OwnWriteLanded { .. } => Ok(cluster),
+            Verdict::Written | Verdict::OwnWriteLanded { .. } => {
+                make_durable(device).map_err(device_error)?;
+                Ok(cluster)
+            }
             Verdict::PeerChanged { .. } => {
                 Err(ClusterError::InUse { device: device.name().into_owned(), lba: cluster.first_lba })
             }

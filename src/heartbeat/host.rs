@@ -9,7 +9,7 @@ use super::config::Timing;
 use super::heart::{Inner, locked, nanoseconds};
 use super::join::take_slot;
 use super::region::{Cluster, ClusterError};
-use super::slots::{HostName, Slots};
+use super::slots::{HostName, Slots, make_durable};
 use super::watch::{SlotView, Watch};
 use crate::ats::{Ats, Retry};
 use crate::device::{BlockDevice, DeviceError, Failure};
@@ -173,6 +173,8 @@ impl<D: BlockDevice + 'static, E: Environment + 'static> Host<D, E> {
         let slots = Slots { ats: Ats::in_environment(device, environment).retry(retry(cluster.timing())), cluster };
         let mut watch = Watch::default();
         let (slot, seen, started) = take_slot(&slots, &config.name, &mut watch)?;
+        // No generation comes twice, after a cut of the power either.
+        make_durable(slots.ats.device())?;
         let generation = seen.beat.generation();
         let inner = Inner {
             slot,

@@ -9,6 +9,13 @@ use super::watch::{Liveness, SlotView, Watch};
 use crate::device::BlockDevice;
 use crate::environment::Environment;
 
+/// How many generations of a slot come before another's turn: a slot has four million, and a list of slots is easier to read if few
+/// were ever taken.
+const GENERATIONS_A_TURN: u32 = 4096;
+
+/// How often a host looks whether another of its name leaves.
+const LOOKS: u32 = 4;
+
 /// Takes a slot: which, what it holds then, and when that began.
 pub(super) fn take_slot<D: BlockDevice, E: Environment>(
     slots: &Slots<D, E>,
@@ -38,17 +45,22 @@ pub(super) fn take_slot<D: BlockDevice, E: Environment>(
                 Liveness::Alive | Liveness::Late | Liveness::Damaged => None,
             }
         };
-        let best = all.iter().filter(|slot| rank(slot).is_some()).min_by_key(|slot| rank(slot));
-        match best {
-            Some((seen, view)) if same.is_none() || rank(&best.expect("it is")) == Some(0) => {
-                let started = environment.now();
-                match slots.take(view.slot, seen, name) {
-                    Exchange::Done(seen) => return Ok((view.slot, seen, started)),
-                    Exchange::Found(_) => continue,
-                    Exchange::Failed(error) => return Err(error.into()),
+        let key = |slot: &&(Seen, SlotView)| (rank(slot), slot.1.generation / GENERATIONS_A_TURN, slot.1.slot);
+        let best = match same {
+            // It must be seen to be dead, and is then the one.
+            Some(same) => Some(same).filter(|slot| rank(slot) == Some(0)),
+            None => all.iter().filter(|slot| rank(slot).is_some()).min_by_key(key),
+        };
+        if let Some((seen, view)) = best {
+            let started = environment.now();
+            match slots.take(view.slot, seen, name) {
+                Exchange::Done(seen) => {
+                    leave_if_doubled(slots, name, view.slot, &seen, watch)?;
+                    return Ok((view.slot, seen, started));
                 }
+                Exchange::Found(_) => continue,
+                Exchange::Failed(error) => return Err(error.into()),
             }
-            _ => {}
         }
         // All live, or have not been watched for long enough.
         if environment.now().saturating_sub(began) > timing.stale + timing.interval * 2 {
@@ -56,4 +68,32 @@ pub(super) fn take_slot<D: BlockDevice, E: Environment>(
         }
         environment.sleep(timing.interval);
     }
+}
+
+/// Leaves again if another host of this name has joined at the same time. Where hearts beat in words, a name is written after the
+/// slot was taken, so that another may have looked in between. Of two who both have written theirs and look then, one sees the
+/// other: the one with the higher slot leaves, and the other gives it time to. Who is still there then had joined before.
+fn leave_if_doubled<D: BlockDevice, E: Environment>(
+    slots: &Slots<D, E>,
+    name: &HostName,
+    slot: u32,
+    seen: &Seen,
+    watch: &mut Watch,
+) -> Result<(), HostError> {
+    if !slots.cluster.is_in_words() {
+        return Ok(());
+    }
+    for look in 0..LOOKS {
+        let all = watch.look_at_all(slots)?;
+        let lives = |view: &SlotView| matches!(view.liveness, Liveness::Alive | Liveness::Late);
+        let mut others = all.iter().filter(|(seen, view)| view.slot != slot && seen.name.as_ref() == Some(name));
+        let Some((_, other)) = others.find(|(_, view)| lives(view)) else { return Ok(()) };
+        if other.slot < slot || look + 1 == LOOKS {
+            // A slot that cannot be freed goes stale.
+            let _ = slots.exchange(slot, seen, seen.beat.freed(), None);
+            return Err(HostError::NameInUse { name: name.clone(), slot: other.slot });
+        }
+        slots.ats.environment().sleep(slots.cluster.timing().interval / LOOKS);
+    }
+    Ok(())
 }

@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::beat::{Beat, State};
 use super::journal;
 use super::region::{Cluster, Reader, kind};
+use crate::Durability;
 use crate::ats::record::{Fields, payload};
 use crate::ats::{Ats, Draft, NotARecord, Owner, Verdict};
 use crate::device::{BlockDevice, DeviceError, Failure};
@@ -210,6 +211,12 @@ impl<D: BlockDevice, E: Environment> Slots<D, E> {
             Verdict::Unwritten { source } | Verdict::Indeterminate { source, .. } => Exchange::Failed(source),
         })
     }
+}
+
+/// Puts on stable storage what was done, where the device is a store that is to survive a cut of the power: a disk does by itself.
+pub(crate) fn make_durable(device: &(impl BlockDevice + ?Sized)) -> Result<(), DeviceError> {
+    let durability = device.as_store().map(|store| store.geometry().durability_class());
+    if durability == Some(Durability::Power) { device.flush() } else { Ok(()) }
 }
 
 /// Reads blocks, many at a time, and calls `look` with each.

@@ -11,6 +11,7 @@ use crate::device::{BlockDevice, DeviceError, Failure};
 use crate::environment::Environment;
 use crate::heartbeat::heart::{Inner, locked};
 use crate::heartbeat::region::kind;
+use crate::heartbeat::slots::make_durable;
 use crate::heartbeat::{Host, HostError, Loss};
 
 /// What an attempt to change a lease's block came to, where it was not refused.
@@ -80,8 +81,11 @@ impl<D: BlockDevice, E: Environment> Inner<D, E> {
             let token = wanted.token;
             let Some(found) = host.try_to_hold(lease, mode, &block, &wanted)? else {
                 tell_if_broken(&host.slots, [&view, &wanted], None);
+                let lease = Lease::new(Arc::clone(host), lease, mode, token);
+                // Before anybody sees its token: it must not come again after a cut of the power.
+                make_durable(host.slots.ats.device())?;
                 host.check_current()?;
-                return Ok(Lease::new(Arc::clone(host), lease, mode, token));
+                return Ok(lease);
             };
             let lba = host.slots.cluster.lease_lba(lease)?;
             (view, block) = (LeaseView::of_block(lease, lba, &found)?, found);

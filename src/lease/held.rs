@@ -9,6 +9,7 @@ use crate::device::{BlockDevice, DeviceError};
 use crate::environment::{Environment, System};
 use crate::heartbeat::HostError;
 use crate::heartbeat::heart::{Inner, locked};
+use crate::heartbeat::slots::make_durable;
 
 /// Why a lease was not acquired, changed, or released.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +127,8 @@ impl<D: BlockDevice + 'static, E: Environment + 'static> Lease<D, E> {
     /// Makes a shared lease exclusive, if nobody else that lives shares it. It gets a new token.
     ///
     /// # Errors
-    /// See [`LeaseError`]. It is still shared then, with the token that it had: where the device did not answer, too.
+    /// See [`LeaseError`]. It is still shared then, with the token that it had: where the device did not answer, too. (Where
+    /// only a store's sync failed, its token is a new one.)
     pub fn try_upgrade(&mut self) -> Result<(), LeaseError> {
         let (host, lease, old) = (&self.host, self.lease, self.token);
         let upgraded = host.change_own(lease, old, |view, own| {
@@ -138,8 +140,14 @@ impl<D: BlockDevice + 'static, E: Environment + 'static> Lease<D, E> {
         match upgraded {
             Ok(view) => {
                 books.end_upgrade(lease, old, view.token);
+                drop(books);
                 (self.mode, self.token) = (Mode::Exclusive, view.token);
-                Ok(())
+                let durable = make_durable(self.host.slots.ats.device());
+                if durable.is_err() {
+                    // Its token may come again: nobody is to have it alone by that.
+                    let _ = self.downgrade();
+                }
+                Ok(durable?)
             }
             Err(error) => {
                 books.give_up_upgrade(lease, old);
