@@ -3,14 +3,18 @@
 #[path = "hosts/device.rs"]
 mod device;
 
-use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 
 use casblock::ats::Ats;
 use casblock::device::{BlockDevice, Failure};
 use casblock::environment::{Environment as _, Virtual};
-use casblock::heartbeat::{Cluster, ClusterError, ClusterOptions, HostError, Liveness, Loss, Observer};
+use casblock::heartbeat::{
+    Cluster, ClusterError, ClusterOptions, Host, HostConfig, HostError, Liveness, Loss, Observer,
+};
 use casblock::lease::{LeaseError, Mode};
-use device::{Hooked, SECOND, disk, join, lease_lba, options, slot_lba, store};
+use casblock::{CreateOptions, Durability, Geometry};
+use device::{Hooked, SECOND, disk, join, lease_lba, name, options, slot_lba, store};
 
 fn replace<D: BlockDevice>(device: &D, world: &Arc<Virtual>, options: ClusterOptions) -> Cluster {
     Cluster::create(&Ats::in_environment(device, world), options, true).unwrap()
@@ -202,4 +206,52 @@ fn a_damaged_slot_harms_nobody_else() {
     assert_eq!(three.try_acquire(4, Mode::Exclusive).unwrap().token(), 2);
     let next = join(disk.another_host(), "next", &world);
     assert_eq!((next.slot(), next.generation()), (1, 2), "it can be taken again, by a new generation");
+}
+
+#[test]
+fn a_name_is_one_hosts_in_words_too() {
+    let (store, world) = (store(), Arc::new(Virtual::new(1)));
+    Cluster::create(&Ats::new(&store), options(), false).unwrap();
+    let hooked = Hooked::new(store.clone());
+    let (place, its) = (Arc::new(Mutex::new(None)), Arc::clone(&world));
+    let second = Arc::clone(&place);
+    // The first has its slot, and has not written its name yet.
+    hooked.before_writing(slot_lba(0), move |store| *second.lock().unwrap() = Some(join(store.clone(), "one", &its)));
+    let first = Host::join_by_hand(Arc::clone(&hooked), HostConfig::new(name("one")), Arc::clone(&world));
+    assert!(matches!(first, Err(HostError::NameInUse { slot: 1, .. })), "{first:?}");
+    let second = place.lock().unwrap().take().expect("it has joined");
+    second.beat().unwrap();
+    let views = second.hosts().unwrap();
+    assert_eq!((views[0].liveness, views[1].liveness), (Liveness::Free, Liveness::Alive));
+}
+
+#[test]
+fn slots_take_turns() {
+    let (store, world) = (store(), Arc::new(Virtual::new(1)));
+    Cluster::create(&Ats::new(&store), options(), false).unwrap();
+    let slots: Vec<_> =
+        (0..5_000).map(|number| join(store.clone(), &format!("host {number}"), &world).slot()).collect();
+    assert!(slots[..4_096].iter().all(|slot| *slot == 0) && slots[4_096..].iter().all(|slot| *slot == 1));
+}
+
+#[test]
+fn what_must_not_come_again_is_synced() {
+    let folder = tempfile::tempdir().unwrap();
+    for (durability, expected) in [(Durability::Power, [1, 1, 1, 1, 0]), (Durability::Process, [0; 5])] {
+        let geometry = Geometry::blocks(128).durability(durability);
+        let store = CreateOptions::new(geometry).create(folder.path().join(format!("{durability:?}"))).unwrap();
+        let (device, world) = (Hooked::new(store), Arc::new(Virtual::new(1)));
+        let flushes = || device.flushes.swap(0, Relaxed);
+        Cluster::create(&Ats::new(&device), options(), false).unwrap();
+        let made = flushes();
+        let host = join(Arc::clone(&device), "one", &world);
+        let joined = flushes();
+        let mut lease = host.try_acquire(3, Mode::Shared).unwrap();
+        let acquired = flushes();
+        lease.try_upgrade().unwrap();
+        let upgraded = flushes();
+        host.beat().unwrap();
+        lease.release().unwrap();
+        assert_eq!([made, joined, acquired, upgraded, flushes()], expected, "{durability:?}");
+    }
 }

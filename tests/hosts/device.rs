@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -24,12 +25,14 @@ type Act<D> = Box<dyn FnOnce(&D) + Send>;
 /// A device on which something happens once, just before a compare-and-write of this block.
 pub struct Hooked<D> {
     pub device: D,
+    /// How often it was flushed.
+    pub flushes: AtomicU32,
     act: Mutex<Option<(u64, Act<D>)>>,
 }
 
 impl<D> Hooked<D> {
     pub fn new(device: D) -> Arc<Self> {
-        Arc::new(Self { device, act: Mutex::new(None) })
+        Arc::new(Self { device, flushes: AtomicU32::new(0), act: Mutex::new(None) })
     }
 
     pub fn before_writing(&self, lba: u64, act: impl FnOnce(&D) + Send + 'static) {
@@ -76,6 +79,7 @@ impl<D: BlockDevice> BlockDevice for Hooked<D> {
     }
 
     fn flush(&self) -> Result<(), DeviceError> {
+        self.flushes.fetch_add(1, Relaxed);
         self.device.flush()
     }
 
