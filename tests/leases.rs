@@ -3,7 +3,7 @@
 #[path = "hosts/device.rs"]
 mod device;
 
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 
 use casblock::device::{BlockDevice as _, Link};
 use casblock::environment::Virtual;
@@ -129,4 +129,32 @@ fn a_damaged_lease_keeps_no_other_from_being_settled() {
     hosts.one.device().write(lease_lba(2), &[7; 512]).unwrap();
     hosts.one.tidy();
     assert_eq!(hosts.block(), (None, 1, vec![]));
+}
+
+#[test]
+fn threads_of_a_host_that_fight_for_a_lease_do_not_lose_it_for_each_other() {
+    let hosts = Two::new();
+    let one = &hosts.one;
+    // While one of them writes, another gets the lease, with the token that the first has in mind.
+    let mut lease = std::thread::scope(|scope| {
+        let (reached, go) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+        let (its, its_go) = (Arc::clone(&reached), Arc::clone(&go));
+        one.device().before_writing(lease_lba(3), move |_| {
+            its.wait();
+            its_go.wait();
+        });
+        scope.spawn(|| assert!(matches!(one.try_acquire(3, Mode::Exclusive), Err(LeaseError::Held(_)))));
+        reached.wait();
+        let lease = one.try_acquire(3, Mode::Exclusive).unwrap();
+        go.wait();
+        lease
+    });
+    assert_eq!((lease.mode(), lease.token()), (Mode::Exclusive, 1));
+    // A request for it that is not answered makes the host look, and keep it.
+    hosts.one.device().device.set_link(Link::Down);
+    assert!(lease.downgrade().is_err());
+    hosts.one.device().device.set_link(Link::Up);
+    hosts.beat();
+    hosts.one.tidy();
+    assert_eq!(hosts.block(), (Some(Mode::Shared), 1, vec![1]));
 }

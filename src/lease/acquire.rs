@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::block::{HOLDERS_MAX, Holder, LeaseView, Mode};
+use super::books::Key;
 use super::held::{Lease, LeaseError};
 use super::look::{is_gone, read_lease, tell_if_broken};
 use crate::ats::{Draft, Owner, Verdict};
@@ -74,14 +75,16 @@ impl<D: BlockDevice, E: Environment> Inner<D, E> {
         D: 'static,
         E: 'static,
     {
+        // What was sent before must not be taken for what is sent now.
+        host.settle(lease)?;
         let (mut view, mut block) = read_lease(&host.slots, lease)?;
         loop {
             host.check_current()?;
             let wanted = host.wanted(&view, mode)?;
-            let token = wanted.token;
-            let Some(found) = host.try_to_hold(lease, mode, &block, &wanted)? else {
+            let (key, found) = host.try_to_hold(lease, mode, &block, &wanted)?;
+            let Some(found) = found else {
                 tell_if_broken(&host.slots, [&view, &wanted], None);
-                let lease = Lease::new(Arc::clone(host), lease, mode, token);
+                let lease = Lease::new(Arc::clone(host), key, mode);
                 // Before anybody sees its token: it must not come again after a cut of the power.
                 make_durable(host.slots.ats.device())?;
                 host.check_current()?;
@@ -130,16 +133,17 @@ impl<D: BlockDevice, E: Environment> Inner<D, E> {
         mode: Mode,
         block: &[u8],
         wanted: &LeaseView,
-    ) -> Result<Option<Box<[u8]>>, DeviceError> {
-        locked(&self.books).hold(lease, wanted.token, mode);
+    ) -> Result<(Key, Option<Box<[u8]>>), DeviceError> {
+        let key = locked(&self.books).begin(lease, wanted.token);
         let change = self.change(lease, block, wanted);
         let mut books = locked(&self.books);
-        if !matches!(change, Ok(Change::Made)) {
-            books.let_go(lease, wanted.token);
+        match change {
+            Ok(Change::Made) => books.hold(key, mode),
+            _ => books.let_go(key),
         }
         match change? {
-            Change::Made => Ok(None),
-            Change::Moved(found) => Ok(Some(found)),
+            Change::Made => Ok((key, None)),
+            Change::Moved(found) => Ok((key, Some(found))),
             Change::Unanswered(source) => {
                 books.loosen(lease);
                 Err(source)
@@ -165,10 +169,10 @@ impl<D: BlockDevice, E: Environment> Inner<D, E> {
     /// then.
     pub(super) fn change_own(
         &self,
-        lease: u64,
-        token: u64,
+        key: Key,
         mut how: impl FnMut(LeaseView, &Holder) -> Result<LeaseView, LeaseError>,
     ) -> Result<LeaseView, LeaseError> {
+        let Key { lease, token, .. } = key;
         // The block may have another token of an upgrade that was not answered.
         self.settle(lease)?;
         let (mut view, mut block) = read_lease(&self.slots, lease)?;
@@ -189,7 +193,7 @@ impl<D: BlockDevice, E: Environment> Inner<D, E> {
                     (view, block) = (LeaseView::of_block(lease, lba, &found)?, found);
                 }
                 Change::Unanswered(source) => {
-                    locked(&self.books).unanswered(lease, token);
+                    locked(&self.books).unanswered(key);
                     return Err(source.into());
                 }
             }

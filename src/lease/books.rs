@@ -6,15 +6,31 @@
 //! effect then.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use super::block::{Holder, LeaseView, Mode};
 
 /// A lease that this host holds, or is about to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Entry {
-    /// How its handle holds it.
-    mode: Mode,
+    /// How its handle holds it; `None` while it is being acquired.
+    mode: Option<Mode>,
     upgrade: Option<Upgrade>,
+}
+
+/// What tells an entry from all others, those of threads that try to get the same lease with the same token too.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Key {
+    pub lease: u64,
+    pub token: u64,
+    number: u64,
+}
+
+impl Key {
+    fn range(lease: u64, tokens: RangeInclusive<u64>) -> RangeInclusive<Self> {
+        let (first, last) = tokens.into_inner();
+        Self { lease, token: first, number: 0 }..=Self { lease, token: last, number: u64::MAX }
+    }
 }
 
 /// An upgrade of a lease: the token that it is to have then.
@@ -30,7 +46,9 @@ enum Upgrade {
 #[derive(Default, Debug)]
 pub(crate) struct Books {
     /// By lease and token: one host may share a lease several times.
-    held: BTreeMap<(u64, u64), Entry>,
+    held: BTreeMap<Key, Entry>,
+    /// How many entries were ever made.
+    entries: u64,
     /// Leases whose blocks may say something else than `held`, with when they came loose last.
     loose: BTreeMap<u64, u64>,
     /// How often a lease came loose.
@@ -41,38 +59,48 @@ pub(crate) struct Books {
 
 impl Books {
     /// The host is about to have a lease. Before its block says so: it must not be taken for one that nobody knows of.
-    pub(super) fn hold(&mut self, lease: u64, token: u64, mode: Mode) {
-        self.held.insert((lease, token), Entry { mode, upgrade: None });
+    pub(super) fn begin(&mut self, lease: u64, token: u64) -> Key {
+        self.entries += 1;
+        let key = Key { lease, token, number: self.entries };
+        self.held.insert(key, Entry { mode: None, upgrade: None });
+        key
+    }
+
+    /// It has it.
+    pub(super) fn hold(&mut self, key: Key, mode: Mode) {
+        self.held.insert(key, Entry { mode: Some(mode), upgrade: None });
     }
 
     /// The host does not have it, or wants it no longer.
-    pub(super) fn let_go(&mut self, lease: u64, token: u64) {
-        self.held.remove(&(lease, token));
+    pub(super) fn let_go(&mut self, key: Key) {
+        self.held.remove(&key);
     }
 
     /// Its handle shares it from now on, whatever its block says yet.
-    pub(super) fn downgrade(&mut self, lease: u64, token: u64) {
-        if let Some(entry) = self.held.get_mut(&(lease, token)) {
-            entry.mode = Mode::Shared;
+    pub(super) fn downgrade(&mut self, key: Key) {
+        if let Some(entry) = self.held.get_mut(&key) {
+            entry.mode = Some(Mode::Shared);
         }
     }
 
-    /// An upgrade of the lease with token `old` is about to be sent.
-    pub(super) fn begin_upgrade(&mut self, lease: u64, old: u64, token: u64) {
-        if let Some(entry) = self.held.get_mut(&(lease, old)) {
+    /// An upgrade of a lease, which then has this token, is about to be sent.
+    pub(super) fn begin_upgrade(&mut self, key: Key, token: u64) {
+        if let Some(entry) = self.held.get_mut(&key) {
             entry.upgrade = Some(Upgrade::UnderWay(token));
         }
     }
 
     /// It was done.
-    pub(super) fn end_upgrade(&mut self, lease: u64, old: u64, token: u64) {
-        self.let_go(lease, old);
-        self.hold(lease, token, Mode::Exclusive);
+    pub(super) fn end_upgrade(&mut self, key: Key, token: u64) -> Key {
+        self.let_go(key);
+        let upgraded = Key { token, ..key };
+        self.hold(upgraded, Mode::Exclusive);
+        upgraded
     }
 
     /// It was not done, unless nobody can tell.
-    pub(super) fn give_up_upgrade(&mut self, lease: u64, old: u64) {
-        if let Some(entry) = self.held.get_mut(&(lease, old))
+    pub(super) fn give_up_upgrade(&mut self, key: Key) {
+        if let Some(entry) = self.held.get_mut(&key)
             && matches!(entry.upgrade, Some(Upgrade::UnderWay(_)))
         {
             entry.upgrade = None;
@@ -85,10 +113,10 @@ impl Books {
         self.loose.insert(lease, self.loosened);
     }
 
-    /// As [`loosen`](Self::loosen), where it was sent for the holder with this token.
-    pub(super) fn unanswered(&mut self, lease: u64, token: u64) {
-        self.loosen(lease);
-        if let Some(Entry { upgrade: Some(upgrade), .. }) = self.held.get_mut(&(lease, token))
+    /// As [`loosen`](Self::loosen), where it was sent for this holder.
+    pub(super) fn unanswered(&mut self, key: Key) {
+        self.loosen(key.lease);
+        if let Some(Entry { upgrade: Some(upgrade), .. }) = self.held.get_mut(&key)
             && let Upgrade::UnderWay(token) = *upgrade
         {
             *upgrade = Upgrade::Unanswered(token);
@@ -107,7 +135,7 @@ impl Books {
             return;
         }
         self.loose.remove(&lease);
-        for (_, entry) in self.held.range_mut((lease, 0)..=(lease, u64::MAX)) {
+        for (_, entry) in self.held.range_mut(Key::range(lease, 0..=u64::MAX)) {
             if matches!(entry.upgrade, Some(Upgrade::Unanswered(_))) {
                 entry.upgrade = None;
             }
@@ -139,8 +167,8 @@ impl Books {
         agreed.holders =
             view.holders.iter().filter_map(|it| if is_us(it) { self.own(view.lease, it) } else { Some(*it) }).collect();
         let shares = |holder: &Holder| {
-            let entry = self.held.get(&(view.lease, holder.token));
-            is_us(holder) && entry.is_some_and(|entry| entry.mode == Mode::Shared)
+            let mut entries = self.held.range(Key::range(view.lease, holder.token..=holder.token));
+            is_us(holder) && entries.any(|(_, entry)| entry.mode == Some(Mode::Shared))
         };
         if agreed.holders.is_empty() {
             agreed.mode = None;
@@ -152,10 +180,10 @@ impl Books {
 
     /// What becomes of one of the block's holders that is this host.
     fn own(&self, lease: u64, holder: &Holder) -> Option<Holder> {
-        if self.held.contains_key(&(lease, holder.token)) {
+        if self.held.range(Key::range(lease, holder.token..=holder.token)).next().is_some() {
             return Some(*holder);
         }
-        self.held.range((lease, 0)..=(lease, u64::MAX)).find_map(|((_, token), entry)| match entry.upgrade? {
+        self.held.range(Key::range(lease, 0..=u64::MAX)).find_map(|(Key { token, .. }, entry)| match entry.upgrade? {
             Upgrade::UnderWay(upgraded) if upgraded == holder.token => Some(*holder),
             // It is as if it had not been: the handle has its old token. The block keeps the greatest given so far.
             Upgrade::Unanswered(upgraded) if upgraded == holder.token => Some(Holder { token: *token, ..*holder }),
@@ -183,40 +211,57 @@ mod tests {
         (agreed.mode, agreed.token, agreed.holders.iter().map(|holder| holder.token).collect())
     }
 
+    fn held(books: &mut Books, token: u64, mode: Mode) -> Key {
+        let key = books.begin(3, token);
+        books.hold(key, mode);
+        key
+    }
+
     #[test]
     fn what_nobody_knows_of_is_given_up() {
         let mut books = Books::default();
         assert_eq!(agreed(&books, &view(Mode::Exclusive, 5, &[holder(5)])), (None, 5, vec![]));
         assert_eq!(agreed(&books, &view(Mode::Shared, 5, &[OTHER, holder(5)])), (Some(Mode::Shared), 5, vec![4]));
-        books.hold(3, 5, Mode::Exclusive);
+        let key = held(&mut books, 5, Mode::Exclusive);
         assert_eq!(agreed(&books, &view(Mode::Exclusive, 5, &[holder(5)])), (Some(Mode::Exclusive), 5, vec![5]));
-        books.let_go(3, 5);
+        books.let_go(key);
         assert_eq!(agreed(&books, &view(Mode::Exclusive, 5, &[holder(5)])), (None, 5, vec![]));
+    }
+
+    #[test]
+    fn of_two_threads_that_try_with_the_same_token_one_has_it() {
+        let mut books = Books::default();
+        let (one, other) = (books.begin(3, 5), books.begin(3, 5));
+        books.hold(one, Mode::Exclusive);
+        let block = view(Mode::Exclusive, 5, &[holder(5)]);
+        assert_eq!(agreed(&books, &block), (Some(Mode::Exclusive), 5, vec![5]));
+        books.let_go(other);
+        assert_eq!(agreed(&books, &block), (Some(Mode::Exclusive), 5, vec![5]));
     }
 
     #[test]
     fn an_upgrade_counts_only_when_it_was_answered() {
         let mut books = Books::default();
-        books.hold(3, 5, Mode::Shared);
+        let key = held(&mut books, 5, Mode::Shared);
         let upgraded = view(Mode::Exclusive, 6, &[holder(6)]);
-        books.begin_upgrade(3, 5, 6);
+        books.begin_upgrade(key, 6);
         assert_eq!(agreed(&books, &upgraded), (Some(Mode::Exclusive), 6, vec![6]), "it is under way");
-        books.unanswered(3, 5);
+        books.unanswered(key);
         assert_eq!(agreed(&books, &upgraded), (Some(Mode::Shared), 6, vec![5]));
         let since = books.loose_since(3).unwrap();
         books.settled(3, since);
         assert!(!books.has_loose());
         assert_eq!(agreed(&books, &upgraded), (None, 6, vec![]), "it is not in the block any more, nor comes to be");
-        books.begin_upgrade(3, 5, 7);
-        books.end_upgrade(3, 5, 7);
+        books.begin_upgrade(key, 7);
+        books.end_upgrade(key, 7);
         assert_eq!(agreed(&books, &view(Mode::Exclusive, 7, &[holder(7)])), (Some(Mode::Exclusive), 7, vec![7]));
     }
 
     #[test]
     fn who_downgrades_shares_it_at_once() {
         let mut books = Books::default();
-        books.hold(3, 5, Mode::Exclusive);
-        books.downgrade(3, 5);
+        let key = held(&mut books, 5, Mode::Exclusive);
+        books.downgrade(key);
         assert_eq!(agreed(&books, &view(Mode::Exclusive, 5, &[holder(5)])), (Some(Mode::Shared), 5, vec![5]));
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::block::{HOLDERS_MAX, Holder, LeaseView, Mode};
+use super::books::Key;
 use crate::device::{BlockDevice, DeviceError};
 use crate::environment::{Environment, System};
 use crate::heartbeat::HostError;
@@ -42,15 +43,14 @@ fn holders_named(view: &LeaseView) -> String {
 #[must_use = "a lease that is dropped is released"]
 pub struct Lease<D: BlockDevice + 'static, E: Environment + 'static = System> {
     host: Arc<Inner<D, E>>,
-    lease: u64,
+    key: Key,
     mode: Mode,
-    token: u64,
     released: bool,
 }
 
 impl<D: BlockDevice + 'static, E: Environment + 'static> Lease<D, E> {
-    pub(super) fn new(host: Arc<Inner<D, E>>, lease: u64, mode: Mode, token: u64) -> Self {
-        Self { host, lease, mode, token, released: false }
+    pub(super) fn new(host: Arc<Inner<D, E>>, key: Key, mode: Mode) -> Self {
+        Self { host, key, mode, released: false }
     }
 
     /// Whether this host may still act as its holder: its heart has beaten in time, and it was not found to be fenced. Costs a
@@ -66,12 +66,12 @@ impl<D: BlockDevice + 'static, E: Environment + 'static> Lease<D, E> {
 
     /// The fencing token: greater than that of every acquisition of this lease before.
     pub fn token(&self) -> u64 {
-        self.token
+        self.key.token
     }
 
     /// Which lease.
     pub fn number(&self) -> u64 {
-        self.lease
+        self.key.lease
     }
 
     /// How it is held.
@@ -89,16 +89,16 @@ impl<D: BlockDevice + 'static, E: Environment + 'static> Lease<D, E> {
 
     fn give_back(&mut self) -> Result<(), LeaseError> {
         self.released = true;
-        let (host, lease, token) = (&self.host, self.lease, self.token);
+        let (host, lease) = (&self.host, self.key.lease);
         let mut books = locked(&host.books);
-        books.let_go(lease, token);
+        books.let_go(self.key);
         let is_loose = books.loose_since(lease).is_some();
         drop(books);
         if is_loose {
             // To settle it is to give up what no handle has.
             return Ok(host.settle(lease)?);
         }
-        let given = host.change_own(lease, token, |view, own| Ok(view.without(own)));
+        let given = host.change_own(self.key, |view, own| Ok(view.without(own)));
         if let Err(LeaseError::Device(_)) = given {
             locked(&host.books).loosen(lease);
         }
@@ -113,13 +113,13 @@ impl<D: BlockDevice + 'static, E: Environment + 'static> Lease<D, E> {
     pub fn downgrade(&mut self) -> Result<(), LeaseError> {
         // First: the block must never say that others may join while this one says that they may not.
         self.mode = Mode::Shared;
-        locked(&self.host.books).downgrade(self.lease, self.token);
-        let downgraded = self.host.change_own(self.lease, self.token, |mut view, _| {
+        locked(&self.host.books).downgrade(self.key);
+        let downgraded = self.host.change_own(self.key, |mut view, _| {
             view.mode = Some(Mode::Shared);
             Ok(view)
         });
         if let Err(LeaseError::Device(_)) = downgraded {
-            locked(&self.host.books).loosen(self.lease);
+            locked(&self.host.books).loosen(self.key.lease);
         }
         downgraded.map(|_| ())
     }
@@ -130,27 +130,27 @@ impl<D: BlockDevice + 'static, E: Environment + 'static> Lease<D, E> {
     /// See [`LeaseError`]. It is still shared then, with the token that it had: where the device did not answer, too. (Where
     /// only a store's sync failed, its token is a new one.)
     pub fn try_upgrade(&mut self) -> Result<(), LeaseError> {
-        let (host, lease, old) = (&self.host, self.lease, self.token);
-        let upgraded = host.change_own(lease, old, |view, own| {
+        let (host, key) = (&self.host, self.key);
+        let upgraded = host.change_own(key, |view, own| {
             let wanted = host.wanted(&view.without(own), Mode::Exclusive)?;
-            locked(&host.books).begin_upgrade(lease, old, wanted.token);
+            locked(&host.books).begin_upgrade(key, wanted.token);
             Ok(wanted)
         });
         let mut books = locked(&host.books);
         match upgraded {
             Ok(view) => {
-                books.end_upgrade(lease, old, view.token);
+                (self.mode, self.key) = (Mode::Exclusive, books.end_upgrade(key, view.token));
                 drop(books);
-                (self.mode, self.token) = (Mode::Exclusive, view.token);
                 let durable = make_durable(self.host.slots.ats.device());
                 if durable.is_err() {
                     // Its token may come again: nobody is to have it alone by that.
                     let _ = self.downgrade();
                 }
-                Ok(durable?)
+                durable?;
+                Ok(self.host.check_current()?)
             }
             Err(error) => {
-                books.give_up_upgrade(lease, old);
+                books.give_up_upgrade(key);
                 Err(error)
             }
         }
@@ -160,9 +160,9 @@ impl<D: BlockDevice + 'static, E: Environment + 'static> Lease<D, E> {
 impl<D: BlockDevice + 'static, E: Environment + 'static> fmt::Debug for Lease<D, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease")
-            .field("lease", &self.lease)
+            .field("lease", &self.key.lease)
             .field("mode", &self.mode)
-            .field("token", &self.token)
+            .field("token", &self.key.token)
             .field("host", &self.host)
             .finish_non_exhaustive()
     }
