@@ -48,6 +48,11 @@ impl Beat {
         Self((generation as u64) << (COUNT_BITS + STATE_BITS) | state << COUNT_BITS | count)
     }
 
+    /// The first beat of this generation.
+    pub const fn of_generation(generation: u32) -> Self {
+        Self::new(generation, State::Taken, 0)
+    }
+
     /// Which of the slot's owners, one after the other.
     pub const fn generation(self) -> u32 {
         (self.0 >> (COUNT_BITS + STATE_BITS)) as u32

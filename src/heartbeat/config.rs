@@ -16,16 +16,18 @@ pub const DRIFT_PERCENT: u32 = 10;
 ///
 /// ```text
 ///     deadline / 0.9  ≤  stale / 1.1          the host stops before anyone may act
-///     interval + io_timeout  ≤  deadline      a beat that takes its full time still comes in time
+///     interval + io_timeout  ≤  deadline      a beat that takes its full time, after a quick one, still comes in time
 /// ```
 ///
 /// The deadline is the longest that the first allows; the second is what [`check`](Self::check) wants. VMFS's values, the
-/// default, fulfil it: 3 s + 8 s ≤ 13 s.
+/// default, fulfil it: 3 s + 8 s ≤ 13 s. If every beat is slow, each may take half the deadline: it begins when the one before
+/// it is done, and must be done before that one's beginning is a deadline ago.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Timing {
     /// From one beat to the next.
     pub interval: Duration,
-    /// How long a beat may take, with all its retries.
+    /// How long a beat may take, with all its retries. No attempt begins later; the device's own timeout for one request must be
+    /// shorter, or that is how long a beat can hang.
     pub io_timeout: Duration,
     /// How long others watch a heart stand still until they take its host for dead.
     pub stale: Duration,

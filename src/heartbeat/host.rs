@@ -1,21 +1,20 @@
 //! A host of a cluster: its slot, and its beating heart.
 
-use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::beat::{Beat, State};
 use super::config::Timing;
+use super::heart::{Inner, locked, nanoseconds};
+use super::join::take_slot;
 use super::region::{Cluster, ClusterError};
-use super::slots::{Exchange, HostName, Seen, Slots};
-use super::watch::{Liveness, SlotView, Watch};
+use super::slots::{HostName, Slots, make_durable};
+use super::watch::{SlotView, Watch};
 use crate::ats::{Ats, Retry};
-use crate::device::{BlockDevice, DeviceError};
+use crate::device::{BlockDevice, DeviceError, Failure};
 use crate::environment::{Environment, System};
 use crate::sync::AtomicU64;
-use crate::sync::Ordering::Relaxed;
 
 /// Who joins a cluster.
 pub struct HostConfig {
@@ -24,7 +23,7 @@ pub struct HostConfig {
     on_loss: Option<Box<OnLoss>>,
 }
 
-type OnLoss = dyn Fn(&Loss) + Send + Sync;
+pub(super) type OnLoss = dyn Fn(&Loss) + Send + Sync;
 
 impl HostConfig {
     /// A host of this name, in the cluster whose header is block 0.
@@ -39,8 +38,11 @@ impl HostConfig {
         self
     }
 
-    /// Sets what is called, once, when the host finds that it is taken for dead, or could be: from the thread in which its
-    /// heart beats.
+    /// Sets what is called, once, when the host finds that it is taken for dead, or could be: at its deadline at the latest, from
+    /// a thread of its own; of a host that [joined by hand](Host::join_by_hand), from the [beat](Host::beat) that finds it.
+    ///
+    /// It may take its time, join again, and drop the host that is lost, which waits for requests of that host that are under
+    /// way. It is not called when the host leaves.
     #[must_use]
     pub fn on_loss(mut self, handler: impl Fn(&Loss) + Send + Sync + 'static) -> Self {
         self.on_loss = Some(Box::new(handler));
@@ -130,45 +132,8 @@ pub enum HostError {
 /// ```
 pub struct Host<D: BlockDevice + 'static, E: Environment + 'static = System> {
     pub(crate) inner: Arc<Inner<D, E>>,
-    /// `None` where it beats by hand.
-    heart: Option<JoinHandle<()>>,
-}
-
-/// What a host's handles share: its leases, and the thread in which its heart beats.
-pub(crate) struct Inner<D, E> {
-    pub slots: Slots<D, E>,
-    pub slot: u32,
-    pub generation: u32,
-    name: HostName,
-    /// What the slot holds, as far as is known. Held through a beat.
-    seen: Mutex<Seen>,
-    /// Until when it may claim what it has, in nanoseconds of the environment's time; 0 once it is lost.
-    valid_until_ns: AtomicU64,
-    loss: OnceLock<Loss>,
-    on_loss: Option<Box<OnLoss>>,
-    pub watch: Mutex<Watch>,
-    /// Leases that are held, or about to be, with their tokens.
-    pub held: Mutex<BTreeSet<(u64, u64)>>,
-    /// Leases of which it is not known whether they are held, or may come to be.
-    pub loose: Mutex<BTreeSet<u64>>,
-    stop: Mutex<bool>,
-    stopped: Condvar,
-}
-
-impl<D: BlockDevice, E: Environment> fmt::Debug for Inner<D, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Host")
-            .field("name", &self.name)
-            .field("slot", &self.slot)
-            .field("generation", &self.generation)
-            .field("loss", &self.loss.get())
-            .finish_non_exhaustive()
-    }
-}
-
-/// What such a mutex guards is whole after each statement.
-pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Its heart's thread, and that which calls the handler, if there is one; none where it beats by hand.
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl<D: BlockDevice + 'static> Host<D> {
@@ -181,9 +146,18 @@ impl<D: BlockDevice + 'static> Host<D> {
     /// See [`HostError`].
     pub fn join(device: D, config: HostConfig) -> Result<Self, HostError> {
         let mut host = Self::join_by_hand(device, config, System)?;
-        let inner = Arc::clone(&host.inner);
-        let heart = thread::Builder::new().name(format!("heart of {}", inner.name)).spawn(move || inner.beat_on());
-        host.heart = Some(heart.map_err(|source| DeviceError::failed(crate::device::Failure::Io, source))?);
+        let inner = &host.inner;
+        // In that order: whoever has a handler is told even if the heart does not come to beat.
+        let mut parts: Vec<(&str, fn(&Arc<Inner<D, System>>))> = Vec::new();
+        if locked(&inner.on_loss).is_some() {
+            parts.push(("guard", |inner| inner.guard()));
+        }
+        parts.push(("heart", Inner::beat_on));
+        for (part, act) in parts {
+            let inner = Arc::clone(&host.inner);
+            let thread = thread::Builder::new().name(format!("{part} of {}", inner.name)).spawn(move || act(&inner));
+            host.threads.push(thread.map_err(|source| DeviceError::failed(Failure::Io, source))?);
+        }
         Ok(host)
     }
 }
@@ -199,39 +173,55 @@ impl<D: BlockDevice + 'static, E: Environment + 'static> Host<D, E> {
         let slots = Slots { ats: Ats::in_environment(device, environment).retry(retry(cluster.timing())), cluster };
         let mut watch = Watch::default();
         let (slot, seen, started) = take_slot(&slots, &config.name, &mut watch)?;
+        // No generation comes twice, after a cut of the power either.
+        make_durable(slots.ats.device())?;
         let generation = seen.beat.generation();
         let inner = Inner {
             slot,
             generation,
+            join: seen.join,
             name: config.name,
             seen: Mutex::new(seen),
             valid_until_ns: AtomicU64::new(nanoseconds(started + slots.cluster.timing().deadline())),
             loss: OnceLock::new(),
-            on_loss: config.on_loss,
+            on_loss: Mutex::new(config.on_loss),
             watch: Mutex::new(watch),
-            held: Mutex::default(),
-            loose: Mutex::default(),
+            books: Mutex::default(),
             stop: Mutex::new(false),
             stopped: Condvar::new(),
             slots,
         };
-        Ok(Self { inner: Arc::new(inner), heart: None })
+        Ok(Self { inner: Arc::new(inner), threads: Vec::new() })
     }
 
-    /// Beats once: for a host that [joined by hand](Self::join_by_hand), every [`Timing::interval`].
+    /// Beats once: for a host that [joined by hand](Self::join_by_hand), every [`Timing::interval`] from the beginning of one to
+    /// that of the next.
     ///
     /// # Errors
     /// [`HostError::Lost`]; [`HostError::Device`] if the device did not answer, or could not: try again.
     pub fn beat(&self) -> Result<(), HostError> {
-        self.inner.beat()?;
+        let beaten = self.inner.beat();
+        self.inner.tell();
+        beaten
+    }
+
+    /// Looks at the leases of which nobody could tell whether they are held, as the device did not answer, and gives them up: for a
+    /// host that [joined by hand](Self::join_by_hand), some time after an operation of a lease ended with
+    /// [`LeaseError::Device`](crate::lease::LeaseError::Device). It takes as long as the device does; a heart should not wait for
+    /// it. What cannot be found out yet is tried again the next time.
+    pub fn tidy(&self) {
         self.inner.tidy();
-        Ok(())
     }
 
     /// Whether the host may claim what it has: its last beat is not older than the deadline, and nobody has been found to have
     /// fenced it. Costs a look at the clock.
     pub fn is_current(&self) -> bool {
         self.inner.is_current()
+    }
+
+    /// For how long it may claim what it has from now on, if no beat is done meanwhile; zero once it may not.
+    pub fn valid_for(&self) -> Duration {
+        self.inner.valid_for()
     }
 
     /// Why it is a host no longer, once that is known.
@@ -267,14 +257,14 @@ impl<D: BlockDevice + 'static, E: Environment + 'static> Host<D, E> {
     /// All slots, as this host has seen them until now.
     ///
     /// # Errors
-    /// The first slot's that cannot be read.
+    /// What the device answers.
     pub fn hosts(&self) -> Result<Vec<SlotView>, DeviceError> {
         let all = locked(&self.inner.watch).look_at_all(&self.inner.slots)?;
         Ok(all.into_iter().map(|(_, view)| view).collect())
     }
 
     /// Leaves the cluster: the slot is free at once, and so is every lease that was not released. A host that is dropped does
-    /// the same.
+    /// the same. Both wait for requests that are under way.
     pub fn leave(mut self) {
         self.stop();
     }
@@ -282,9 +272,11 @@ impl<D: BlockDevice + 'static, E: Environment + 'static> Host<D, E> {
     fn stop(&mut self) {
         *locked(&self.inner.stop) = true;
         self.inner.stopped.notify_all();
-        if let Some(heart) = self.heart.take() {
-            // It does not panic; if a handler did, there is nothing to do about it.
-            let _ = heart.join();
+        for part in self.threads.drain(..) {
+            // The handler may drop the host whose loss it is told of. If it panicked, there is nothing to do about it.
+            if part.thread().id() != thread::current().id() {
+                let _ = part.join();
+            }
         }
         self.inner.leave();
     }
@@ -306,163 +298,4 @@ impl<D: BlockDevice + 'static, E: Environment + 'static> Drop for Host<D, E> {
 pub(super) fn retry(timing: Timing) -> Retry {
     let backoff_max = (timing.io_timeout / 16).min(Retry::default().backoff_max);
     Retry { deadline: timing.io_timeout, backoff_first: backoff_max.min(Retry::default().backoff_first), backoff_max }
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Takes a slot: which, what it holds then, and when that began.
-fn take_slot<D: BlockDevice, E: Environment>(
-    slots: &Slots<D, E>,
-    name: &HostName,
-    watch: &mut Watch,
-) -> Result<(u32, Seen, Duration), HostError> {
-    let (environment, timing) = (slots.ats.environment(), slots.cluster.timing());
-    let began = environment.now();
-    // The heartbeat under our name, when it was first seen.
-    let mut own: Option<(u32, Beat)> = None;
-    loop {
-        let all = watch.look_at_all(slots)?;
-        let same = all.iter().find(|(seen, view)| seen.name.as_ref() == Some(name) && view.liveness.is_taken());
-        if let Some((seen, view)) = same {
-            let first = own.get_or_insert((view.slot, seen.beat));
-            if *first != (view.slot, seen.beat) {
-                return Err(HostError::NameInUse { name: name.clone(), slot: view.slot });
-            }
-        }
-        // One's own of before, if it is free or dead; else a free one; else a dead one.
-        let rank = |(seen, view): &&(Seen, SlotView)| {
-            let is_own = seen.name.as_ref() == Some(name);
-            match view.liveness {
-                Liveness::Free | Liveness::Fenced => Some(u8::from(!is_own)),
-                Liveness::Stale if is_own => Some(0),
-                Liveness::Stale => Some(2),
-                Liveness::Alive | Liveness::Late => None,
-            }
-        };
-        let best = all.iter().filter(|slot| rank(slot).is_some()).min_by_key(|slot| rank(slot));
-        match best {
-            Some((seen, view)) if same.is_none() || rank(&best.expect("it is")) == Some(0) => {
-                let started = environment.now();
-                match slots.exchange(view.slot, seen, seen.beat.taken(), Some(name)) {
-                    Exchange::Done(seen) => return Ok((view.slot, seen, started)),
-                    Exchange::Found(_) => continue,
-                    Exchange::Failed(error) => return Err(error.into()),
-                }
-            }
-            _ => {}
-        }
-        // All live, or have not been watched for long enough.
-        if environment.now().saturating_sub(began) > timing.stale + timing.interval * 2 {
-            return Err(HostError::NoFreeSlot { hosts: slots.cluster.host_count() });
-        }
-        environment.sleep(timing.interval);
-    }
-}
-
-impl<D: BlockDevice, E: Environment> Inner<D, E> {
-    pub fn timing(&self) -> Timing {
-        self.slots.cluster.timing()
-    }
-
-    fn now_ns(&self) -> u64 {
-        nanoseconds(self.slots.ats.environment().now())
-    }
-
-    pub fn is_current(&self) -> bool {
-        self.now_ns() < self.valid_until_ns.load(Relaxed)
-    }
-
-    pub fn loss(&self) -> Option<Loss> {
-        self.loss.get().copied()
-    }
-
-    /// An error unless the host may claim what it has.
-    pub fn check_current(&self) -> Result<(), HostError> {
-        match (self.is_current(), self.loss()) {
-            (true, _) => Ok(()),
-            (false, loss) => Err(HostError::Lost(loss.unwrap_or(Loss::Overdue))),
-        }
-    }
-
-    /// Notes that it is lost, and tells the handler, once.
-    fn lose(&self, loss: Loss) -> HostError {
-        self.valid_until_ns.store(0, Relaxed);
-        if self.loss.set(loss).is_ok()
-            && loss != Loss::Left
-            && let Some(handler) = &self.on_loss
-        {
-            handler(&loss);
-        }
-        HostError::Lost(self.loss().unwrap_or(loss))
-    }
-
-    pub fn beat(&self) -> Result<(), HostError> {
-        let mut seen = locked(&self.seen);
-        if let Some(loss) = self.loss() {
-            return Err(HostError::Lost(loss));
-        }
-        loop {
-            let started = self.slots.ats.environment().now();
-            if !self.is_current() {
-                return Err(self.lose(Loss::Overdue));
-            }
-            let Some(next) = seen.beat.next() else { return Err(self.lose(Loss::WornOut)) };
-            match self.slots.exchange(self.slot, &seen, next, None) {
-                Exchange::Done(now) => {
-                    *seen = now;
-                    // It may have been done in time, but the answer came too late: who asked meanwhile was told no.
-                    if !self.is_current() {
-                        return Err(self.lose(Loss::Overdue));
-                    }
-                    self.valid_until_ns.store(nanoseconds(started + self.timing().deadline()), Relaxed);
-                    return Ok(());
-                }
-                // A beat of its own whose answer was missed; go on from there.
-                Exchange::Found(found) if self.is_own(found.beat) => *seen = found,
-                Exchange::Found(_) => return Err(self.lose(Loss::Fenced)),
-                Exchange::Failed(error) if !self.is_current() => {
-                    self.lose(Loss::Overdue);
-                    return Err(error.into());
-                }
-                Exchange::Failed(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    fn is_own(&self, beat: Beat) -> bool {
-        beat.generation() == self.generation && beat.state() == State::Taken
-    }
-
-    /// Beats until it is told to stop, or lost.
-    fn beat_on(&self) {
-        let mut stop = locked(&self.stop);
-        while !*stop {
-            drop(stop);
-            if let Err(HostError::Lost(_)) = self.beat() {
-                return;
-            }
-            self.tidy();
-            stop = locked(&self.stop);
-            let waited = self.stopped.wait_timeout_while(stop, self.timing().interval, |stop| !*stop);
-            stop = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    /// Frees the slot, if it still is its own.
-    fn leave(&self) {
-        if self.loss() == Some(Loss::Left) {
-            return;
-        }
-        self.lose(Loss::Left);
-        let mut seen = locked(&self.seen);
-        // A few tries, where a beat's answer was missed; a slot that stays taken goes stale.
-        for _ in 0..3 {
-            match self.slots.exchange(self.slot, &seen, seen.beat.freed(), None) {
-                Exchange::Found(found) if self.is_own(found.beat) => *seen = found,
-                _ => return,
-            }
-        }
-    }
 }

@@ -2,7 +2,7 @@
 //! outlives whoever recorded it.
 
 use crate::ats::Ats;
-use crate::device::BlockDevice;
+use crate::device::{BlockDevice, DeviceError};
 use crate::environment::Environment;
 use crate::{Event, EventKind};
 
@@ -42,6 +42,18 @@ pub(crate) fn lease_broken<D: BlockDevice, E: Environment>(ats: &Ats<D, E>, lba:
     let mut event = Event { lba: Some(lba), expected: before, found: token, ..Event::new(EventKind::LeaseBroken) };
     event.count = u32::try_from(count).unwrap_or(u32::MAX);
     record(device, event);
+}
+
+/// A lease of which nobody could tell whether it is held, and whose block is damaged: nobody is told any more.
+pub(crate) fn lease_given_up(device: &(impl BlockDevice + ?Sized), lease: u64, error: &DeviceError) {
+    tracing::warn!(
+        target: "casblock::lease",
+        event = "cluster.lease_given_up",
+        device = %device.name(),
+        lease,
+        %error,
+        "whether it is held could not be found out"
+    );
 }
 
 fn record(device: &(impl BlockDevice + ?Sized), event: Event) {

@@ -8,7 +8,10 @@
 
 mod beat;
 mod config;
-pub(crate) mod host;
+mod create;
+pub(crate) mod heart;
+mod host;
+mod join;
 pub(crate) mod journal;
 mod observer;
 pub(crate) mod region;

@@ -2,7 +2,8 @@
 
 use std::sync::Mutex;
 
-use super::host::{locked, retry};
+use super::heart::locked;
+use super::host::retry;
 use super::region::{Cluster, ClusterError};
 use super::slots::Slots;
 use super::watch::{SlotView, Watch};
@@ -66,7 +67,7 @@ impl<D: BlockDevice, E: Environment> Observer<D, E> {
     /// All slots, as this observer has seen them until now.
     ///
     /// # Errors
-    /// What the device answers; [`Failure::Corrupt`](crate::device::Failure::Corrupt) if a slot is damaged.
+    /// What the device answers.
     pub fn look(&self) -> Result<Vec<SlotView>, DeviceError> {
         Ok(locked(&self.watch).look_at_all(&self.slots)?.into_iter().map(|(_, view)| view).collect())
     }

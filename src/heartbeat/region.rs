@@ -6,13 +6,10 @@
 
 use std::time::Duration;
 
-use super::beat::{Beat, State};
 use super::config::{Timing, TimingError};
-use super::slots::read_blocks;
+use crate::ats::NotARecord;
 use crate::ats::record::{Fields, payload};
-use crate::ats::{Ats, Draft, NotARecord, Owner, Verdict};
 use crate::device::{BlockDevice, DeviceError, Failure};
-use crate::environment::Environment;
 
 /// The kinds of a cluster's records.
 pub(crate) mod kind {
@@ -26,6 +23,8 @@ pub(crate) mod kind {
 
 /// The version of the layout.
 const VERSION: u32 = 1;
+/// The version in the header of a cluster while another is made in its place.
+const BEING_REPLACED: u32 = 0;
 /// The most hosts.
 pub const HOSTS_MAX: u32 = 1 << 16;
 
@@ -52,12 +51,12 @@ impl ClusterOptions {
 /// A cluster on a device, as its header says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cluster {
-    first_lba: u64,
-    hosts: u32,
-    leases: u64,
-    timing: Timing,
-    in_words: bool,
-    id: u128,
+    pub(super) first_lba: u64,
+    pub(super) hosts: u32,
+    pub(super) leases: u64,
+    pub(super) timing: Timing,
+    pub(super) in_words: bool,
+    pub(super) id: u128,
 }
 
 /// Why a cluster cannot be made, or found.
@@ -80,6 +79,14 @@ pub enum ClusterError {
         device: String,
         /// The first such block.
         lba: u64,
+    },
+    /// A heartbeat word that the cluster would take is in use: by another cluster of the store, or by something else.
+    #[error("{device}: word {word} holds something; a store's words serve one cluster, and it needs those to be zero")]
+    WordInUse {
+        /// The device.
+        device: String,
+        /// The first such word.
+        word: u64,
     },
     /// There is none.
     #[error("{device} has no cluster at block {lba} ({source}); `casblock cluster init` makes one")]
@@ -138,86 +145,6 @@ fn micros(time: Duration) -> u64 {
 }
 
 impl Cluster {
-    /// Makes a cluster on a device, in blocks that hold zeros.
-    ///
-    /// With `replace` they may hold anything, another cluster too: its hosts find themselves fenced. Its leases' tokens
-    /// begin anew, so nobody may still rely on them.
-    ///
-    /// # Errors
-    /// See [`ClusterError`].
-    pub fn create<D: BlockDevice, E: Environment>(
-        ats: &Ats<D, E>,
-        options: ClusterOptions,
-        replace: bool,
-    ) -> Result<Self, ClusterError> {
-        let device = ats.device();
-        let ClusterOptions { first_lba, hosts, leases, timing } = options;
-        timing.check()?;
-        let words = device.as_store().map(|store| store.geometry().word_count());
-        let reason = if hosts == 0 || hosts > HOSTS_MAX {
-            Some(format!("{hosts} hosts; 1 to {HOSTS_MAX} are possible"))
-        } else if let Some(words) = words.filter(|words| *words < hosts.into()) {
-            Some(format!("{hosts} hosts; the store has {words} heartbeat words, and each needs one"))
-        } else {
-            (device.compare_and_write_blocks_max() == 0).then(|| "the device has no compare-and-write".into())
-        };
-        if let Some(reason) = reason {
-            return Err(ClusterError::Options { reason });
-        }
-        let id = ats.environment().random();
-        let cluster = Self { first_lba, hosts, leases, timing, in_words: words.is_some(), id };
-        cluster.check_room(device)?;
-        let device_error = |source| ClusterError::Device { device: device.name().into_owned(), source };
-        if !replace && let Some(lba) = cluster.first_in_use(device).map_err(device_error)? {
-            return Err(ClusterError::InUse { device: device.name().into_owned(), lba });
-        }
-        let mut header = vec![0; device.block_bytes()];
-        device.read(first_lba, &mut header).map_err(device_error)?;
-        // Until the new header is there, the old one must not be.
-        cluster.clear(device).map_err(device_error)?;
-        let payload = cluster.payload();
-        let draft = Draft { kind: kind::CLUSTER, owner: Owner::default(), payload: &payload };
-        match ats.write_record(first_lba, &vec![0; header.len()], draft).verdict {
-            Verdict::Written | Verdict::OwnWriteLanded { .. } => Ok(cluster),
-            Verdict::PeerChanged { .. } => {
-                Err(ClusterError::InUse { device: device.name().into_owned(), lba: first_lba })
-            }
-            Verdict::Unwritten { source } | Verdict::Indeterminate { source, .. } => Err(device_error(source)),
-        }
-    }
-
-    /// The first block that holds something.
-    fn first_in_use(&self, device: &(impl BlockDevice + ?Sized)) -> Result<Option<u64>, DeviceError> {
-        let mut found = None;
-        read_blocks(device, self.first_lba..self.end(), |lba, block| {
-            let is_zero = block.iter().all(|byte| *byte == 0);
-            found = found.or((!is_zero).then_some(lba));
-            Ok(())
-        })?;
-        Ok(found)
-    }
-
-    /// Writes zeros where there is something, the header first, and fences the words of those who live.
-    fn clear(&self, device: &(impl BlockDevice + ?Sized)) -> Result<(), DeviceError> {
-        let zeros = vec![0; device.block_bytes()];
-        read_blocks(device, self.first_lba..self.end(), |lba, block| match block == zeros {
-            true => Ok(()),
-            false => device.write(lba, &zeros),
-        })?;
-        let Some(store) = device.as_store() else { return Ok(()) };
-        for word in 0..self.hosts.into() {
-            let word = store.word(word)?;
-            let mut beat = Beat::from_bits(word.load());
-            while beat.state() == State::Taken {
-                match word.compare_exchange(beat.bits(), beat.fenced().bits()) {
-                    Ok(()) => break,
-                    Err(found) => beat = Beat::from_bits(found),
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Finds a device's cluster.
     ///
     /// # Errors
@@ -232,7 +159,11 @@ impl Cluster {
             return Err(none(NotARecord::Other));
         }
         let wrong = |reason| ClusterError::Header { device: name(), reason };
-        let cluster = Self::parse(first_lba, payload(&header)).map_err(wrong)?;
+        let (version, cluster) = Self::parse(first_lba, payload(&header)).map_err(wrong)?;
+        if version == BEING_REPLACED {
+            let what = "another cluster is being made in its place; if that was interrupted, make it again: --force";
+            return Err(wrong(what.into()));
+        }
         let has_words = device.as_store().is_some_and(|store| store.geometry().word_count() >= cluster.hosts.into());
         if cluster.in_words && !has_words {
             return Err(wrong("hearts beat in a store's words, which this device has not, or too few".into()));
@@ -241,10 +172,27 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn payload(&self) -> Vec<u8> {
+    /// What the header of a device's cluster says, whether it can be joined or is being replaced; `None` if it makes no sense.
+    pub(super) fn of_header(device: &(impl BlockDevice + ?Sized), first_lba: u64, header: &[u8]) -> Option<Self> {
+        let fields = Fields::of_block(first_lba, header).ok().filter(|fields| fields.kind == kind::CLUSTER);
+        let (_, cluster) = fields.and_then(|_| Self::parse(first_lba, payload(header)).ok())?;
+        cluster.check_room(device).ok().map(|()| cluster)
+    }
+
+    /// The payload of its header.
+    pub(super) fn payload(&self) -> Vec<u8> {
+        self.payload_of(VERSION)
+    }
+
+    /// The same while another cluster is made in its place.
+    pub(super) fn payload_being_replaced(&self) -> Vec<u8> {
+        self.payload_of(BEING_REPLACED)
+    }
+
+    fn payload_of(&self, version: u32) -> Vec<u8> {
         let Timing { interval, io_timeout, stale } = self.timing;
         let mut payload = Vec::new();
-        payload.extend(VERSION.to_le_bytes());
+        payload.extend(version.to_le_bytes());
         payload.extend(u32::from(self.in_words).to_le_bytes());
         payload.extend(self.hosts.to_le_bytes());
         payload.extend([0; 4]);
@@ -255,8 +203,8 @@ impl Cluster {
         payload
     }
 
-    /// What a header says; it is not trusted.
-    fn parse(first_lba: u64, payload: &[u8]) -> Result<Self, String> {
+    /// What a header says, and its version; it is not trusted.
+    fn parse(first_lba: u64, payload: &[u8]) -> Result<(u32, Self), String> {
         let mut reader = Reader(payload);
         let (version, in_words, hosts) = (reader.u32(), reader.u32(), reader.u32());
         reader.u32();
@@ -264,17 +212,17 @@ impl Cluster {
         let mut time = || Duration::from_micros(reader.u64());
         let timing = Timing { interval: time(), io_timeout: time(), stale: time() };
         let id = u128::from_le_bytes(reader.bytes());
-        if version != VERSION {
+        if ![VERSION, BEING_REPLACED].contains(&version) {
             return Err(format!("version {version}; this casblock knows {VERSION}"));
         }
         if in_words > 1 || hosts == 0 || hosts > HOSTS_MAX {
             return Err(format!("{hosts} hosts, words {in_words}"));
         }
         timing.check().map_err(|error| error.to_string())?;
-        Ok(Self { first_lba, hosts, leases, timing, in_words: in_words == 1, id })
+        Ok((version, Self { first_lba, hosts, leases, timing, in_words: in_words == 1, id }))
     }
 
-    fn check_room(&self, device: &(impl BlockDevice + ?Sized)) -> Result<(), ClusterError> {
+    pub(super) fn check_room(&self, device: &(impl BlockDevice + ?Sized)) -> Result<(), ClusterError> {
         let blocks = device.block_count();
         let end = self.first_lba.checked_add(1 + u64::from(self.hosts)).and_then(|end| end.checked_add(self.leases));
         if end.is_some_and(|end| end <= blocks) {
@@ -339,7 +287,7 @@ impl Cluster {
     }
 
     /// The block behind the last one.
-    fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         self.first_lba + 1 + u64::from(self.hosts) + self.leases
     }
 }

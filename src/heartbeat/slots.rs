@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::beat::{Beat, State};
 use super::journal;
 use super::region::{Cluster, Reader, kind};
+use crate::Durability;
 use crate::ats::record::{Fields, payload};
 use crate::ats::{Ats, Draft, NotARecord, Owner, Verdict};
 use crate::device::{BlockDevice, DeviceError, Failure};
@@ -48,8 +49,19 @@ pub(crate) struct Seen {
     pub beat: Beat,
     /// Who has the slot, as its block says: of the same generation as the beat.
     pub name: Option<HostName>,
+    /// Which join of a host wrote the block: drawn anew for each. 0 where nobody knows.
+    pub join: u128,
+    /// What is wrong with the block, if that hides the heartbeat.
+    pub damage: Option<String>,
     /// The slot's block: what an exchange expects, where hearts beat in blocks.
     block: Box<[u8]>,
+}
+
+impl Seen {
+    /// What changes whenever the slot does.
+    pub fn pulse(&self) -> (Beat, u32) {
+        (self.beat, if self.damage.is_some() { crc32c::crc32c(&self.block) } else { 0 })
+    }
 }
 
 /// What an exchange of a heartbeat came to.
@@ -78,7 +90,7 @@ impl<D: BlockDevice, E: Environment> Slots<D, E> {
         let word = self.word(slot)?;
         let mut block = vec![0; self.ats.device().block_bytes()].into_boxed_slice();
         self.ats.device().read(lba, &mut block)?;
-        self.parse(lba, block, word)
+        Ok(self.parse(lba, block, word))
     }
 
     /// Reads all slots, many at a time.
@@ -88,7 +100,7 @@ impl<D: BlockDevice, E: Environment> Slots<D, E> {
         let mut all = Vec::new();
         let range = self.cluster.slot_lba(0)?..self.cluster.slot_lba(self.cluster.host_count() - 1)? + 1;
         read_blocks(self.ats.device(), range, |lba, block| {
-            all.push(self.parse(lba, block.into(), words.next().flatten())?);
+            all.push(self.parse(lba, block.into(), words.next().flatten()));
             Ok(())
         })?;
         Ok(all)
@@ -103,29 +115,30 @@ impl<D: BlockDevice, E: Environment> Slots<D, E> {
         }
     }
 
-    fn parse(&self, lba: u64, block: Box<[u8]>, word: Option<Beat>) -> Result<Seen, DeviceError> {
-        let (written, name) = match Fields::of_block(lba, &block) {
-            Ok(fields) if fields.kind == kind::HOST => {
-                let mut reader = Reader(payload(&block));
-                let (beat, bytes) = (Beat::from_bits(reader.u64()), reader.u32() as usize);
-                let name: [u8; NAME_BYTES_MAX] = reader.bytes();
-                let name = name.get(..bytes).map(String::from_utf8_lossy).map(Cow::into_owned);
-                (beat, name.and_then(HostName::new))
-            }
-            Err(NotARecord::Unwritten) => (Beat::default(), None),
-            Ok(_) => return Err(damaged(lba, "it is a record, but no host's")),
-            // The beat is whole in its word, and who takes the slot writes the block anew.
-            Err(_) if word.is_some() => (Beat::default(), None),
-            Err(error) => return Err(damaged(lba, &error.to_string())),
-        };
+    fn parse(&self, lba: u64, block: Box<[u8]>, word: Option<Beat>) -> Seen {
+        let written = slot_of_block(lba, &block);
+        // A beat is whole in its word, and who takes the slot writes the block anew.
+        let damage = written.as_ref().err().filter(|_| word.is_none()).cloned();
+        let (written, name, join) = written.unwrap_or_default();
         let beat = word.unwrap_or(written);
         let name = name.filter(|_| written.generation() == beat.generation());
-        Ok(Seen { beat, name, block })
+        Seen { beat, name, join, damage, block }
     }
 
-    /// Exchanges a slot's heartbeat from what was seen to `beat`. A new owner gives the name; others keep it.
-    pub fn exchange(&self, slot: u32, seen: &Seen, beat: Beat, name: Option<&HostName>) -> Exchange {
-        match self.try_exchange(slot, seen, beat, name) {
+    /// Takes a slot for a new owner.
+    pub fn take(&self, slot: u32, seen: &Seen, name: &HostName) -> Exchange {
+        let owner = Seen {
+            damage: None,
+            name: Some(name.clone()),
+            join: self.ats.environment().random().max(1),
+            ..seen.clone()
+        };
+        self.exchange(slot, seen, seen.beat.taken(), Some(&owner))
+    }
+
+    /// Exchanges a slot's heartbeat from what was seen to `beat`. A new owner's name is given; others keep the one that is there.
+    pub fn exchange(&self, slot: u32, seen: &Seen, beat: Beat, owner: Option<&Seen>) -> Exchange {
+        match self.try_exchange(slot, seen, beat, owner) {
             Ok(exchange) => exchange,
             Err(error) => Exchange::Failed(error),
         }
@@ -146,27 +159,35 @@ impl<D: BlockDevice, E: Environment> Slots<D, E> {
         }
     }
 
-    fn try_exchange(
-        &self,
-        slot: u32,
-        seen: &Seen,
-        beat: Beat,
-        name: Option<&HostName>,
-    ) -> Result<Exchange, DeviceError> {
+    /// Shuts out whoever has a slot whose block is damaged, and stood still as it was seen; of no later generation than this.
+    /// Whether he is out now.
+    pub fn fence_damaged(&self, slot: u32, seen: &Seen, generation: u32) -> Result<bool, DeviceError> {
+        match self.exchange(slot, seen, Beat::of_generation(generation).fenced(), None) {
+            Exchange::Done(_) => {
+                journal::host_fenced(self.ats.device(), self.cluster.slot_lba(slot)?, slot, generation);
+                Ok(true)
+            }
+            // It is looked at anew.
+            Exchange::Found(_) => Ok(false),
+            Exchange::Failed(error) => Err(error),
+        }
+    }
+
+    fn try_exchange(&self, slot: u32, seen: &Seen, beat: Beat, owner: Option<&Seen>) -> Result<Exchange, DeviceError> {
         let lba = self.cluster.slot_lba(slot)?;
         let Some(store) = self.ats.device().as_store().filter(|_| self.cluster.is_in_words()) else {
-            return self.exchange_block(lba, slot, seen, beat, name);
+            return self.exchange_block(lba, slot, seen, beat, owner.unwrap_or(seen));
         };
         if let Err(found) = store.word(slot.into())?.compare_exchange(seen.beat.bits(), beat.bits()) {
-            let found = self.parse(lba, seen.block.clone(), Some(Beat::from_bits(found)))?;
+            let found = self.parse(lba, seen.block.clone(), Some(Beat::from_bits(found)));
             return Ok(Exchange::Found(found));
         }
         // The word decides; the block is for people. Its name counts only with the word's generation.
-        let Some(name) = name else { return Ok(Exchange::Done(Seen { beat, ..seen.clone() })) };
-        let payload = slot_payload(beat, Some(name));
-        let draft = Draft { kind: kind::HOST, owner: owner(slot, beat), payload: &payload };
+        let Some(owner) = owner else { return Ok(Exchange::Done(Seen { beat, ..seen.clone() })) };
+        let payload = slot_payload(beat, owner.name.as_ref(), owner.join);
+        let draft = Draft { kind: kind::HOST, owner: record_owner(slot, beat), payload: &payload };
         let block = self.ats.update_record(lba, |_| draft).block;
-        Ok(Exchange::Done(Seen { beat, name: Some(name.clone()), block }))
+        Ok(Exchange::Done(Seen { beat, block, ..owner.clone() }))
     }
 
     fn exchange_block(
@@ -175,21 +196,27 @@ impl<D: BlockDevice, E: Environment> Slots<D, E> {
         slot: u32,
         seen: &Seen,
         beat: Beat,
-        name: Option<&HostName>,
+        owner: &Seen,
     ) -> Result<Exchange, DeviceError> {
-        let payload = slot_payload(beat, name.or(seen.name.as_ref()));
-        let draft = Draft { kind: kind::HOST, owner: owner(slot, beat), payload: &payload };
+        let payload = slot_payload(beat, owner.name.as_ref(), owner.join);
+        let draft = Draft { kind: kind::HOST, owner: record_owner(slot, beat), payload: &payload };
         let outcome = self.ats.write_record(lba, &seen.block, draft);
         Ok(match outcome.verdict {
             Verdict::Written | Verdict::OwnWriteLanded { replaced: false, .. } => {
-                Exchange::Done(self.parse(lba, outcome.block, None)?)
+                Exchange::Done(self.parse(lba, outcome.block, None))
             }
             Verdict::OwnWriteLanded { replaced: true, .. } | Verdict::PeerChanged { .. } => {
-                Exchange::Found(self.parse(lba, outcome.block, None)?)
+                Exchange::Found(self.parse(lba, outcome.block, None))
             }
             Verdict::Unwritten { source } | Verdict::Indeterminate { source, .. } => Exchange::Failed(source),
         })
     }
+}
+
+/// Puts on stable storage what was done, where the device is a store that is to survive a cut of the power: a disk does by itself.
+pub(crate) fn make_durable(device: &(impl BlockDevice + ?Sized)) -> Result<(), DeviceError> {
+    let durability = device.as_store().map(|store| store.geometry().durability_class());
+    if durability == Some(Durability::Power) { device.flush() } else { Ok(()) }
 }
 
 /// Reads blocks, many at a time, and calls `look` with each.
@@ -213,19 +240,32 @@ pub(crate) fn read_blocks(
     Ok(())
 }
 
-fn damaged(lba: u64, what: &str) -> DeviceError {
-    DeviceError::failed(Failure::Corrupt, format!("block {lba} is to be a host's slot: {what}"))
-}
-
-fn owner(slot: u32, beat: Beat) -> Owner {
+fn record_owner(slot: u32, beat: Beat) -> Owner {
     Owner { host: slot.into(), generation: beat.generation().into() }
 }
 
-/// The beat, the length of the name, the name: of one who left, too, which helps people who ask who it was.
-fn slot_payload(beat: Beat, name: Option<&HostName>) -> Vec<u8> {
+/// What a slot's block says: the heartbeat, who has it, and by which join; what is wrong with it otherwise.
+pub(super) fn slot_of_block(lba: u64, block: &[u8]) -> Result<(Beat, Option<HostName>, u128), String> {
+    match Fields::of_block(lba, block) {
+        Ok(fields) if fields.kind == kind::HOST => {}
+        Ok(_) => return Err("it is a record, but no host's".into()),
+        Err(NotARecord::Unwritten) => return Ok(Default::default()),
+        Err(error) => return Err(error.to_string()),
+    }
+    let mut reader = Reader(payload(block));
+    let (beat, bytes) = (Beat::from_bits(reader.u64()), reader.u32() as usize);
+    let name: [u8; NAME_BYTES_MAX] = reader.bytes();
+    let name = name.get(..bytes).map(String::from_utf8_lossy).map(Cow::into_owned);
+    Ok((beat, name.and_then(HostName::new), u128::from_le_bytes(reader.bytes())))
+}
+
+/// The beat, the length of the name, the name: of one who left, too, which helps people who ask who it was; and the join.
+pub(super) fn slot_payload(beat: Beat, name: Option<&HostName>, join: u128) -> Vec<u8> {
     let name = name.map_or("", HostName::as_str);
     let mut payload = beat.bits().to_le_bytes().to_vec();
     payload.extend((name.len() as u32).to_le_bytes());
     payload.extend(name.as_bytes());
+    payload.resize(8 + 4 + NAME_BYTES_MAX, 0);
+    payload.extend(join.to_le_bytes());
     payload
 }

@@ -26,15 +26,18 @@ pub enum Liveness {
     Stale,
     /// It was found dead, and shut out.
     Fenced,
+    /// The slot's block is damaged: nobody can tell, and nobody takes it. A lease that is held from it can be broken when the
+    /// block has stood still for the stale time.
+    Damaged,
 }
 
 impl Liveness {
-    /// Whether somebody has the slot, dead or alive.
+    /// Whether somebody is known to have the slot, dead or alive.
     pub fn is_taken(self) -> bool {
         matches!(self, Self::Alive | Self::Late | Self::Stale)
     }
 
-    /// Its name: `free`, `alive`, `late`, `stale`, `fenced`.
+    /// Its name: `free`, `alive`, `late`, `stale`, `fenced`, `damaged`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Free => "free",
@@ -42,6 +45,7 @@ impl Liveness {
             Self::Late => "late",
             Self::Stale => "stale",
             Self::Fenced => "fenced",
+            Self::Damaged => "damaged",
         }
     }
 }
@@ -66,7 +70,7 @@ pub struct SlotView {
 /// What a watcher noted of a slot.
 #[derive(Clone, Copy, Debug)]
 struct Note {
-    beat: Beat,
+    pulse: (Beat, u32),
     /// When it was first seen so, at the latest.
     since: Duration,
 }
@@ -109,15 +113,16 @@ impl Watch {
 
     /// Notes what was seen of a slot at a moment between two.
     fn note(&mut self, slot: u32, seen: &Seen, before: Duration, after: Duration, timing: Timing) -> SlotView {
-        let beat = seen.beat;
-        let known = self.notes.get(&slot).filter(|note| note.beat == beat).copied();
+        let (beat, pulse) = (seen.beat, seen.pulse());
+        let known = self.notes.get(&slot).filter(|note| note.pulse == pulse).copied();
         if known.is_none() {
             // It changed at some moment before; counting from the latest possible one errs on the side of life.
-            self.notes.insert(slot, Note { beat, since: after });
+            self.notes.insert(slot, Note { pulse, since: after });
         }
         // It was still so when this look began, which again errs on the side of life.
         let still = known.map(|note| before.saturating_sub(note.since));
         let liveness = match beat.state() {
+            _ if seen.damage.is_some() => Liveness::Damaged,
             State::Free => Liveness::Free,
             State::Fenced => Liveness::Fenced,
             State::Taken => match still {

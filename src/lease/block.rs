@@ -55,12 +55,12 @@ pub struct LeaseView {
 
 impl LeaseView {
     /// A lease that nobody has, or ever had.
-    pub(super) fn free(lease: u64) -> Self {
+    pub(crate) fn free(lease: u64) -> Self {
         Self { lease, mode: None, token: 0, acquired_unix_ms: 0, holders: Vec::new() }
     }
 
     /// What the block of a lease says. It is not trusted.
-    pub(super) fn of_block(lease: u64, lba: u64, block: &[u8]) -> Result<Self, DeviceError> {
+    pub(crate) fn of_block(lease: u64, lba: u64, block: &[u8]) -> Result<Self, DeviceError> {
         let damaged =
             |what: &str| DeviceError::failed(Failure::Corrupt, format!("block {lba} is to be lease {lease}: {what}"));
         match Fields::of_block(lba, block) {
@@ -86,7 +86,7 @@ impl LeaseView {
     }
 
     /// The payload of its block.
-    pub(super) fn payload(&self) -> Vec<u8> {
+    pub(crate) fn payload(&self) -> Vec<u8> {
         let mode: u32 = match self.mode {
             None => 0,
             Some(Mode::Exclusive) => 1,

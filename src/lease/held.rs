@@ -1,17 +1,16 @@
-//! Acquiring, holding, releasing and breaking leases.
+//! A lease that is held: its handle.
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::block::{HOLDERS_MAX, Holder, LeaseView, Mode};
-use super::look::{is_gone, read_lease, tell_if_broken};
-use crate::ats::{Draft, Owner, Verdict};
-use crate::device::{BlockDevice, DeviceError, Failure};
+use super::books::Key;
+use crate::device::{BlockDevice, DeviceError};
 use crate::environment::{Environment, System};
-use crate::heartbeat::host::{Inner, locked};
-use crate::heartbeat::region::kind;
-use crate::heartbeat::{Host, HostError};
+use crate::heartbeat::HostError;
+use crate::heartbeat::heart::{Inner, locked};
+use crate::heartbeat::slots::make_durable;
 
 /// Why a lease was not acquired, changed, or released.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +28,8 @@ pub enum LeaseError {
     /// This host is no longer in the cluster, or the lease was lost with it.
     #[error(transparent)]
     Host(#[from] HostError),
-    /// The device could not, or did not answer. Where it did not, the host finds out later whether the lease is held, and
-    /// releases it.
+    /// The device could not, or did not answer. Where it did not, the host finds out later what the lease's block says, and
+    /// brings it to what its handle does: a lease without one is given up.
     #[error(transparent)]
     Device(#[from] DeviceError),
 }
@@ -44,224 +43,35 @@ fn holders_named(view: &LeaseView) -> String {
 #[must_use = "a lease that is dropped is released"]
 pub struct Lease<D: BlockDevice + 'static, E: Environment + 'static = System> {
     host: Arc<Inner<D, E>>,
-    lease: u64,
+    key: Key,
     mode: Mode,
-    token: u64,
     released: bool,
 }
 
-/// What an attempt to change a lease's block came to.
-enum Change {
-    /// It was made.
-    Made,
-    /// The block says something else now.
-    Moved(Box<[u8]>),
-}
-
-impl<D: BlockDevice + 'static, E: Environment + 'static> Host<D, E> {
-    /// Acquires a lease, if nobody has it that lives: one read, and one compare-and-write if it can be had. A holder that is dead, as
-    /// far as this host has watched it, is fenced, and the lease taken.
-    ///
-    /// # Errors
-    /// See [`LeaseError`].
-    pub fn try_acquire(&self, lease: u64, mode: Mode) -> Result<Lease<D, E>, LeaseError> {
-        Inner::try_acquire(&self.inner, lease, mode)
-    }
-
-    /// Acquires a lease, waiting for it at most so long. A holder whose heart stands still is watched for the stale time, then
-    /// fenced.
-    ///
-    /// # Errors
-    /// See [`LeaseError`]: the last one.
-    pub fn acquire(&self, lease: u64, mode: Mode, timeout: Duration) -> Result<Lease<D, E>, LeaseError> {
-        let environment = self.inner.slots.ats.environment();
-        let (started, interval) = (environment.now(), self.inner.timing().interval);
-        loop {
-            let error = match self.try_acquire(lease, mode) {
-                Err(error @ (LeaseError::Held(_) | LeaseError::TooManyHolders { .. })) => error,
-                other => return other,
-            };
-            let left = timeout.saturating_sub(environment.now().saturating_sub(started));
-            if left.is_zero() {
-                return Err(error);
-            }
-            environment.sleep(interval.min(left));
-        }
-    }
-
-    /// What a lease's block says.
-    ///
-    /// # Errors
-    /// What the device answers; [`Failure::Corrupt`] if it is no lease's.
-    pub fn lease(&self, lease: u64) -> Result<LeaseView, DeviceError> {
-        self.inner.read_lease(lease).map(|(view, _)| view)
-    }
-}
-
-impl<D: BlockDevice, E: Environment> Inner<D, E> {
-    fn read_lease(&self, lease: u64) -> Result<(LeaseView, Box<[u8]>), DeviceError> {
-        read_lease(&self.slots, lease)
-    }
-
-    fn is_us(&self, holder: &Holder) -> bool {
-        (holder.slot, holder.generation) == (self.slot, self.generation)
-    }
-
-    fn try_acquire(host: &Arc<Self>, lease: u64, mode: Mode) -> Result<Lease<D, E>, LeaseError>
-    where
-        D: 'static,
-        E: 'static,
-    {
-        let (mut view, mut block) = host.read_lease(lease)?;
-        loop {
-            host.check_current()?;
-            let wanted = host.wanted(&view, mode)?;
-            let token = wanted.token;
-            match host.change_to_hold(lease, token, &block, &wanted)? {
-                Change::Made => {
-                    tell_if_broken(&host.slots, [&view, &wanted], None);
-                    host.check_current()?;
-                    return Ok(Lease { host: Arc::clone(host), lease, mode, token, released: false });
-                }
-                Change::Moved(found) => {
-                    let lba = host.slots.cluster.lease_lba(lease)?;
-                    (view, block) = (LeaseView::of_block(lease, lba, &found)?, found);
-                }
-            }
-        }
-    }
-
-    /// How a lease's block is to be, so that this host has it; fences those who are dead.
-    fn wanted(&self, view: &LeaseView, mode: Mode) -> Result<LeaseView, LeaseError> {
-        let mut wanted = view.clone();
-        let conflicts = |wanted: &LeaseView| match (mode, wanted.mode) {
-            (_, None) => false,
-            (Mode::Shared, Some(Mode::Shared)) => wanted.holders.len() == HOLDERS_MAX,
-            _ => true,
-        };
-        for holder in &view.holders {
-            // What this host's generation has is a lease it does not know of; it is not given twice.
-            if conflicts(&wanted) && !self.is_us(holder) && is_gone(&self.slots, &self.watch, holder)? {
-                wanted = wanted.without(holder);
-            }
-        }
-        if conflicts(&wanted) {
-            return Err(match (mode, wanted.mode) {
-                (Mode::Shared, Some(Mode::Shared)) => LeaseError::TooManyHolders { lease: view.lease },
-                _ => LeaseError::Held(Box::new(wanted)),
-            });
-        }
-        let token = wanted
-            .token
-            .checked_add(1)
-            .ok_or_else(|| DeviceError::failed(Failure::Corrupt, format!("lease {} has no tokens left", view.lease)))?;
-        wanted.token = token;
-        wanted.mode = Some(mode);
-        wanted.acquired_unix_ms = unix_ms();
-        wanted.holders.push(Holder { slot: self.slot, generation: self.generation, token });
-        Ok(wanted)
-    }
-
-    /// As [`change`](Self::change), where it gives this host the lease with this token.
-    fn change_to_hold(&self, lease: u64, token: u64, block: &[u8], wanted: &LeaseView) -> Result<Change, DeviceError> {
-        // Before it is done: who tidies up must not take it for one that nobody knows of.
-        locked(&self.held).insert((lease, token));
-        let change = self.change(lease, block, wanted);
-        if !matches!(change, Ok(Change::Made)) {
-            locked(&self.held).remove(&(lease, token));
-        }
-        change
-    }
-
-    /// Puts a lease's block from `block` to what `wanted` says. If nobody can tell whether that was done, the host looks again later.
-    fn change(&self, lease: u64, block: &[u8], wanted: &LeaseView) -> Result<Change, DeviceError> {
-        let lba = self.slots.cluster.lease_lba(lease)?;
-        let owner = Owner { host: self.slot.into(), generation: self.generation.into() };
-        let payload = wanted.payload();
-        let outcome = self.slots.ats.write_record(lba, block, Draft { kind: kind::LEASE, owner, payload: &payload });
-        match outcome.verdict {
-            Verdict::Written | Verdict::OwnWriteLanded { .. } => Ok(Change::Made),
-            Verdict::PeerChanged { found, .. } => Ok(Change::Moved(found)),
-            Verdict::Unwritten { source } => Err(source),
-            Verdict::Indeterminate { source, .. } => {
-                locked(&self.loose).insert(lease);
-                Err(source)
-            }
-        }
-    }
-
-    /// Changes what a lease's block says of this host, as long as it says that this host has it with this token.
-    fn change_own(
-        &self,
-        lease: u64,
-        token: u64,
-        mut how: impl FnMut(LeaseView, &Holder) -> Result<LeaseView, LeaseError>,
-    ) -> Result<(), LeaseError> {
-        let (mut view, mut block) = self.read_lease(lease)?;
-        loop {
-            let own = view.holders.iter().copied().find(|holder| self.is_us(holder) && holder.token == token);
-            let Some(own) = own else {
-                // It was broken: this host was taken for dead.
-                return Err(HostError::Lost(self.loss().unwrap_or(crate::heartbeat::Loss::Fenced)).into());
-            };
-            let wanted = how(view.clone(), &own)?;
-            match self.change(lease, &block, &wanted)? {
-                Change::Made => {
-                    tell_if_broken(&self.slots, [&view, &wanted], Some(&own));
-                    return Ok(());
-                }
-                Change::Moved(found) => {
-                    let lba = self.slots.cluster.lease_lba(lease)?;
-                    (view, block) = (LeaseView::of_block(lease, lba, &found)?, found);
-                }
-            }
-        }
-    }
-
-    /// Finds out about one lease of which it is not known whether this host has it, and gives it up if so.
-    pub fn tidy(&self) {
-        let Some(lease) = locked(&self.loose).first().copied() else { return };
-        if self.settle(lease).is_ok() {
-            locked(&self.loose).remove(&lease);
-        }
-    }
-
-    /// Gives a lease up, and sees to it that no request for it that is under way takes effect: by writing the block anew.
-    fn settle(&self, lease: u64) -> Result<(), DeviceError> {
-        let (mut wanted, block) = self.read_lease(lease)?;
-        let held = locked(&self.held).clone();
-        let unknown = |holder: &&Holder| self.is_us(holder) && !held.contains(&(lease, holder.token));
-        while let Some(holder) = wanted.holders.iter().find(unknown).copied() {
-            wanted = wanted.without(&holder);
-        }
-        match self.change(lease, &block, &wanted)? {
-            Change::Made => Ok(()),
-            // The next beat looks again.
-            Change::Moved(_) => Err(DeviceError::failed(Failure::Busy, "somebody was faster")),
-        }
-    }
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 impl<D: BlockDevice + 'static, E: Environment + 'static> Lease<D, E> {
+    pub(super) fn new(host: Arc<Inner<D, E>>, key: Key, mode: Mode) -> Self {
+        Self { host, key, mode, released: false }
+    }
+
     /// Whether this host may still act as its holder: its heart has beaten in time, and it was not found to be fenced. Costs a
     /// look at the clock. What is sent after this said yes may arrive when it would say no: that is what the token is for.
     pub fn is_valid(&self) -> bool {
         !self.released && self.host.is_current()
     }
 
+    /// For how long it is valid from now on, if its host does not beat meanwhile; zero once it is not.
+    pub fn valid_for(&self) -> Duration {
+        if self.released { Duration::ZERO } else { self.host.valid_for() }
+    }
+
     /// The fencing token: greater than that of every acquisition of this lease before.
     pub fn token(&self) -> u64 {
-        self.token
+        self.key.token
     }
 
     /// Which lease.
     pub fn number(&self) -> u64 {
-        self.lease
+        self.key.lease
     }
 
     /// How it is held.
@@ -272,65 +82,87 @@ impl<D: BlockDevice + 'static, E: Environment + 'static> Lease<D, E> {
     /// Gives it back. It is free at once.
     ///
     /// # Errors
-    /// See [`LeaseError`]. It is given up all the same: the host tries again as it beats.
+    /// See [`LeaseError`]. It is given up all the same: the host tries again.
     pub fn release(mut self) -> Result<(), LeaseError> {
         self.give_back()
     }
 
     fn give_back(&mut self) -> Result<(), LeaseError> {
         self.released = true;
-        locked(&self.host.held).remove(&(self.lease, self.token));
-        let given = self.host.change_own(self.lease, self.token, |view, own| Ok(view.without(own)));
-        if let Err(LeaseError::Device(_)) = given {
-            locked(&self.host.loose).insert(self.lease);
+        let (host, lease) = (&self.host, self.key.lease);
+        let mut books = locked(&host.books);
+        books.let_go(self.key);
+        let is_loose = books.loose_since(lease).is_some();
+        drop(books);
+        if is_loose {
+            // To settle it is to give up what no handle has.
+            return Ok(host.settle(lease)?);
         }
-        given
+        let given = host.change_own(self.key, |view, own| Ok(view.without(own)));
+        if let Err(LeaseError::Device(_)) = given {
+            locked(&host.books).loosen(lease);
+        }
+        given.map(|_| ())
     }
 
     /// Shares an exclusive lease with others from now on. It keeps its token.
     ///
     /// # Errors
-    /// See [`LeaseError`]; if the device did not answer, it may be shared or not: try again.
+    /// See [`LeaseError`]. It is shared all the same, for this host: others may join when the host has got through to the
+    /// device, which it goes on to try.
     pub fn downgrade(&mut self) -> Result<(), LeaseError> {
-        self.host.change_own(self.lease, self.token, |mut view, _| {
+        // First: the block must never say that others may join while this one says that they may not.
+        self.mode = Mode::Shared;
+        locked(&self.host.books).downgrade(self.key);
+        let downgraded = self.host.change_own(self.key, |mut view, _| {
             view.mode = Some(Mode::Shared);
             Ok(view)
-        })?;
-        self.mode = Mode::Shared;
-        Ok(())
+        });
+        if let Err(LeaseError::Device(_)) = downgraded {
+            locked(&self.host.books).loosen(self.key.lease);
+        }
+        downgraded.map(|_| ())
     }
 
     /// Makes a shared lease exclusive, if nobody else that lives shares it. It gets a new token.
     ///
     /// # Errors
-    /// See [`LeaseError`]; it is still shared then.
+    /// See [`LeaseError`]. It is still shared then, with the token that it had: where the device did not answer, too. (Where
+    /// only a store's sync failed, its token is a new one.)
     pub fn try_upgrade(&mut self) -> Result<(), LeaseError> {
-        let (host, lease, old) = (&self.host, self.lease, self.token);
-        let mut token = old;
-        let upgraded = host.change_own(lease, old, |view, own| {
+        let (host, key) = (&self.host, self.key);
+        let upgraded = host.change_own(key, |view, own| {
             let wanted = host.wanted(&view.without(own), Mode::Exclusive)?;
-            // Both, till it is known which it is.
-            locked(&host.held).remove(&(lease, token));
-            token = wanted.token;
-            locked(&host.held).extend([(lease, old), (lease, token)]);
+            locked(&host.books).begin_upgrade(key, wanted.token);
             Ok(wanted)
         });
-        let gone = if upgraded.is_ok() { old } else { token };
-        if token != old {
-            locked(&host.held).remove(&(lease, gone));
+        let mut books = locked(&host.books);
+        match upgraded {
+            Ok(view) => {
+                (self.mode, self.key) = (Mode::Exclusive, books.end_upgrade(key, view.token));
+                drop(books);
+                let durable = make_durable(self.host.slots.ats.device());
+                if durable.is_err() {
+                    // Its token may come again: nobody is to have it alone by that.
+                    let _ = self.downgrade();
+                }
+                durable?;
+                Ok(self.host.check_current()?)
+            }
+            Err(error) => {
+                books.give_up_upgrade(key);
+                Err(error)
+            }
         }
-        upgraded?;
-        (self.mode, self.token) = (Mode::Exclusive, token);
-        Ok(())
     }
 }
 
 impl<D: BlockDevice + 'static, E: Environment + 'static> fmt::Debug for Lease<D, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease")
-            .field("lease", &self.lease)
+            .field("lease", &self.key.lease)
             .field("mode", &self.mode)
-            .field("token", &self.token)
+            .field("token", &self.key.token)
             .field("host", &self.host)
             .finish_non_exhaustive()
     }

@@ -7,7 +7,7 @@ use super::held::LeaseError;
 use crate::ats::{Draft, Owner, Verdict};
 use crate::device::{BlockDevice, DeviceError, Failure};
 use crate::environment::Environment;
-use crate::heartbeat::host::locked;
+use crate::heartbeat::heart::locked;
 use crate::heartbeat::journal;
 use crate::heartbeat::region::kind;
 use crate::heartbeat::slots::{Slots, read_blocks};
@@ -50,6 +50,12 @@ pub(super) fn is_gone<D: BlockDevice, E: Environment>(
         return Err(DeviceError::failed(Failure::Corrupt, what));
     }
     let (seen, view) = locked(watch).look(slots, holder.slot)?;
+    if seen.damage.is_some() {
+        return match view.still.is_some_and(|still| still >= slots.cluster.timing().stale) {
+            true => slots.fence_damaged(holder.slot, &seen, last_generation(slots, holder)?),
+            false => Ok(false),
+        };
+    }
     if seen.beat.generation() != holder.generation {
         return Ok(true);
     }
@@ -57,7 +63,32 @@ pub(super) fn is_gone<D: BlockDevice, E: Environment>(
         Liveness::Free | Liveness::Fenced => Ok(true),
         Liveness::Alive | Liveness::Late => Ok(false),
         Liveness::Stale => slots.fence(holder.slot, &seen),
+        // As above.
+        Liveness::Damaged => Ok(false),
     }
+}
+
+/// The last generation of a holder's slot that any lease tells of: the slot's block does not, and none may come twice.
+fn last_generation<D: BlockDevice, E: Environment>(slots: &Slots<D, E>, holder: &Holder) -> Result<u32, DeviceError> {
+    let mut last = holder.generation;
+    for_each_lease(slots, |_, lease| {
+        let of_slot = lease.iter().flat_map(|lease| &lease.holders).filter(|other| other.slot == holder.slot);
+        last = of_slot.map(|other| other.generation).fold(last, u32::max);
+        Ok(())
+    })?;
+    Ok(last)
+}
+
+/// Calls `look` with the number of every lease, in order, and what its block says, or what is wrong with it.
+fn for_each_lease<D: BlockDevice, E: Environment>(
+    slots: &Slots<D, E>,
+    mut look: impl FnMut(u64, Result<LeaseView, DeviceError>) -> Result<(), DeviceError>,
+) -> Result<(), DeviceError> {
+    let Some(last) = slots.cluster.lease_count().checked_sub(1) else { return Ok(()) };
+    let first = slots.cluster.lease_lba(0)?;
+    read_blocks(slots.ats.device(), first..slots.cluster.lease_lba(last)? + 1, |lba, block| {
+        look(lba - first, LeaseView::of_block(lba - first, lba, block))
+    })
 }
 
 impl<D: BlockDevice, E: Environment> Observer<D, E> {
@@ -69,17 +100,18 @@ impl<D: BlockDevice, E: Environment> Observer<D, E> {
         read_lease(&self.slots, lease).map(|(view, _)| view)
     }
 
-    /// Calls `look` with every lease, in order, that was ever held.
+    /// Calls `look` with the number of every lease, in order, that was ever held, and what its block says:
+    /// [`Failure::Corrupt`] if it is no lease's.
     ///
     /// # Errors
-    /// As for [`lease`](Self::lease), or what `look` gives.
-    pub fn leases(&self, mut look: impl FnMut(LeaseView) -> Result<(), DeviceError>) -> Result<(), DeviceError> {
-        let count = self.cluster().lease_count();
-        let Some(last) = count.checked_sub(1) else { return Ok(()) };
-        let first = self.slots.cluster.lease_lba(0)?;
-        read_blocks(self.device(), first..self.slots.cluster.lease_lba(last)? + 1, |lba, block| {
-            let view = LeaseView::of_block(lba - first, lba, block)?;
-            if view.token > 0 { look(view) } else { Ok(()) }
+    /// What the device answers, or what `look` gives.
+    pub fn leases(
+        &self,
+        mut look: impl FnMut(u64, Result<LeaseView, DeviceError>) -> Result<(), DeviceError>,
+    ) -> Result<(), DeviceError> {
+        for_each_lease(&self.slots, |lease, view| match view {
+            Ok(view) if view.token == 0 => Ok(()),
+            view => look(lease, view),
         })
     }
 

@@ -7,11 +7,15 @@
 //! # Fencing tokens
 //! No lease can stop a request that its holder sent while it held it, and that arrives after it was broken. So each
 //! acquisition has a **token**, greater than all before on that lease. Send it with every request, and let whatever serves
-//! them refuse a token smaller than the greatest it has seen. `examples/lease.rs` shows it.
+//! them refuse a token smaller than the greatest it has seen: of an exclusive lease, as those who share one have different
+//! tokens at the same time. `examples/lease.rs` shows it.
 
+mod acquire;
 mod block;
+pub(crate) mod books;
 mod held;
 mod look;
+mod settle;
 
 pub use block::{HOLDERS_MAX, Holder, LeaseView, Mode};
 pub use held::{Lease, LeaseError};

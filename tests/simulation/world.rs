@@ -220,7 +220,8 @@ pub struct HostTime {
     pub epoch: Duration,
     /// How much faster than the world's its clock runs: 0.9 to 1.1.
     pub rate: f64,
-    /// Chance that a sleep takes much longer, and how long at most: the machine was suspended, or swapping.
+    /// Chance that a sleep, or a moment before or after a request, takes much longer, and how long at most: the machine was
+    /// suspended, or swapping.
     pub pause: (f64, Duration),
     /// A fault: its clock is one that people set. When, and by how much.
     pub jump: Option<(Duration, Duration)>,
@@ -233,6 +234,19 @@ impl HostTime {
     pub fn is_frozen(&self) -> bool {
         self.frozen.is_some_and(|(from, to)| (from..to).contains(&self.world.now()))
     }
+
+    /// Stands still for a while, if the machine does.
+    pub fn pause_perhaps(&self) {
+        let (chance, most) = self.pause;
+        let pause = self.world.throw(|dice| (dice.f64() < chance).then(|| most.mul_f64(dice.f64())));
+        if let Some(pause) = pause {
+            self.world.sleep(pause);
+        }
+        if self.is_frozen() {
+            let (_, to) = self.frozen.expect("it is");
+            self.world.sleep(to - self.world.now());
+        }
+    }
 }
 
 impl Environment for HostTime {
@@ -244,16 +258,8 @@ impl Environment for HostTime {
     }
 
     fn sleep(&self, time: Duration) {
-        let (chance, most) = self.pause;
-        let pause = self.world.throw(|dice| match dice.f64() < chance {
-            true => most.mul_f64(dice.f64()),
-            false => Duration::ZERO,
-        });
-        self.world.sleep(time.div_f64(self.rate) + pause);
-        if self.is_frozen() {
-            let (_, to) = self.frozen.expect("it is");
-            self.world.sleep(to - self.world.now());
-        }
+        self.world.sleep(time.div_f64(self.rate));
+        self.pause_perhaps();
     }
 
     fn random(&self) -> u128 {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
-use casblock::heartbeat::{Observer, SlotView};
+use casblock::heartbeat::{Liveness, Observer, SlotView};
 use casblock::lease::{LeaseError, LeaseView, Mode};
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -70,18 +70,25 @@ fn list(args: &LookArgs, all: bool, output: &Output) -> anyhow::Result<()> {
     let observer = observe(args)?;
     let slots = observer.look()?;
     let mut lines = Vec::new();
-    observer.leases(|lease| {
-        if all || lease.mode.is_some() {
-            lines.push(LeaseLine::of(&lease, &slots));
+    let mut damaged = false;
+    observer.leases(|number, lease| {
+        match lease {
+            Ok(lease) if all || lease.mode.is_some() => lines.push(LeaseLine::of(&lease, &slots)),
+            Ok(_) => {}
+            Err(error) => {
+                damaged = true;
+                eprintln!("casblock: {}: lease {number}: {error}", args.target);
+            }
         }
         Ok(())
     })?;
-    if lines.is_empty() {
+    if lines.is_empty() && !damaged {
         output.text("no lease is held")?;
     }
     for line in &lines {
         output.result(line)?;
     }
+    anyhow::ensure!(!damaged, "not all leases can be read");
     Ok(())
 }
 
@@ -93,7 +100,7 @@ fn show(args: &LookArgs, lease: u64, output: &Output) -> anyhow::Result<()> {
 }
 
 fn break_lease(args: &LookArgs, lease: u64, output: &Output) -> anyhow::Result<()> {
-    let observer = Observer::new(args.target.open_for_cluster(output)?, args.at)?;
+    let observer = Observer::new(args.target.open_for_cluster(args.at, output)?, args.at)?;
     let interrupt = Interruptible::new()?;
     let timing = observer.cluster().timing();
     let (time, step) = (timing.stale + timing.interval, timing.interval.min(Duration::from_millis(500)));
@@ -134,14 +141,14 @@ struct HolderLine {
     token: u64,
     /// `None` if the slot has another owner now.
     name: Option<String>,
-    /// Whether the slot still is that owner's.
+    /// Whether the slot still is that owner's; `None` where nobody can tell.
     in_cluster: Option<bool>,
 }
 
 impl LeaseLine {
     fn of(lease: &LeaseView, slots: &[SlotView]) -> Self {
         let holders = lease.holders.iter().map(|holder| {
-            let slot = slots.get(holder.slot as usize);
+            let slot = slots.get(holder.slot as usize).filter(|slot| slot.liveness != Liveness::Damaged);
             let same = slot.filter(|slot| slot.generation == holder.generation);
             HolderLine {
                 slot: holder.slot,

@@ -72,6 +72,9 @@ fn a_cluster_is_made_once() {
     let text = folder.casblock("cluster init plain.casb --hosts 8 --leases 8 --at 40").succeeds().text();
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     assert_eq!(folder.casblock("cluster hosts plain.casb --at 40").succeeds().text(), "no host has been there yet\n");
+    // A store's words serve one cluster, whose hosts have used them.
+    folder.casblock("run --lease 3 --at 40 plain.casb -- true").succeeds();
+    folder.casblock("cluster init plain.casb --hosts 8 --leases 8").fails(&["word 0 holds something"]);
     assert_eq!(folder.casblock("cluster init c.casb --interval 1").status, 2);
 }
 
@@ -155,15 +158,15 @@ fn who_is_killed_takes_its_command_along_and_loses_the_lease() {
 #[test]
 fn who_is_stopped_for_too_long_ends_its_command() {
     let folder = cluster();
-    let script = "trap 'echo told to end; exit 9' TERM; touch first; while :; do sleep 0.02; done";
-    let first = Running::start(&folder, "--lease 3", script);
+    let first = Running::start(&folder, "--lease 3", "trap '' TERM; touch first; while :; do sleep 0.02; done");
     wait_for(&folder, "first");
     first.signal(Signal::STOP);
     let (status, stdout, _) = Running::start(&folder, "--lease 3", "echo token $CASBLOCK_TOKEN").wait();
     assert_eq!((status, stdout.as_str()), (Some(0), "token 2\n"));
     first.signal(Signal::CONT);
     let (status, stdout, stderr) = first.wait();
-    assert_eq!((status, stdout.as_str()), (Some(9), "told to end\n"));
+    // Others may have had it for long: there is no time left to end in.
+    assert_eq!((status, stdout.as_str()), (Some(128 + 9), ""));
     assert!(stderr.contains("lease 3 is lost"), "{stderr}");
 }
 
@@ -172,7 +175,7 @@ fn a_command_that_does_not_end_is_killed() {
     let folder = cluster();
     let first = Running::start(
         &folder,
-        "--lease 3 --kill-after 100ms",
+        "--lease 3 --kill-after 50ms",
         "trap '' TERM; touch first; while :; do sleep 0.02; done",
     );
     wait_for(&folder, "first");

@@ -112,4 +112,17 @@ expect 0 run --wait 20s --lease 2 "$target" -- sh -c 'echo "token $CASBLOCK_TOKE
 grep -q 'token 3' "$TMPDIR/out" || fail "the token after the holder's death"
 expect 0 cluster hosts "$target" --json
 grep -q '"state":"fenced"' "$TMPDIR/out" || fail "the dead holder is fenced"
+
+# One that is stopped for longer than the stale time, and goes on, ends its command, and does not take the lease back.
+"$casblock" run --lease 3 "$target" -- sleep 100 &
+holder=$!
+sleep 1
+kill -STOP "$holder"
+expect 0 run --wait 20s --lease 3 "$target" -- sh -c 'echo "token $CASBLOCK_TOKEN"'
+grep -q 'token 2' "$TMPDIR/out" || fail "the token after the holder was stopped"
+kill -CONT "$holder"
+status=0
+wait "$holder" || status=$?
+[ "$status" -gt 128 ] || fail "who was stopped ended with $status, not with its command killed"
+expect 0 run --no-wait --lease 3 "$target" -- true
 echo "all as said"

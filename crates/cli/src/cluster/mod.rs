@@ -40,7 +40,8 @@ enum ClusterCommand {
 /// Makes a cluster: a header, a block for each host, a block for each lease
 ///
 /// A store that does not exist is made, with room for it. Blocks that hold something are refused, unless --force is
-/// given, which also makes a cluster anew: hosts of the old one find themselves fenced, and tokens begin again at 1.
+/// given, which also makes a cluster anew: hosts of the old one find themselves fenced, with their next beat, and tokens go on
+/// from where they were. A store's words serve one cluster: a second one on it needs --force, and ends the first.
 ///
 /// A host that cannot beat must stop before others may take what it had: the stale time must be at least 1.23 times the
 /// interval and the I/O timeout together.
@@ -223,8 +224,9 @@ impl HostLine {
 pub fn look(observer: &Observer<Box<dyn BlockDevice>>) -> anyhow::Result<Vec<(SlotView, u64)>> {
     let slots = observer.look()?;
     let mut leases = vec![0; slots.len()];
-    observer.leases(|lease| {
-        for holder in lease.holders {
+    observer.leases(|_, lease| {
+        // Nobody is known to hold one whose block is damaged; `lease list` shows it.
+        for holder in lease.into_iter().flat_map(|lease| lease.holders) {
             if slots.get(holder.slot as usize).is_some_and(|slot| slot.generation == holder.generation) {
                 leases[holder.slot as usize] += 1;
             }

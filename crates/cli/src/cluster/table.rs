@@ -32,7 +32,7 @@ pub fn text(slots: &[(SlotView, u64)]) -> String {
     let line = |row: [String; 7]| {
         let [slot, name, generation, state, still, beats, leases] = row;
         let name: String = name.chars().take(NAME_WIDTH).collect();
-        format!("{slot:>5}  {name:NAME_WIDTH$}  {generation:>5}  {state:<6}  {still:>9}  {beats:>9}  {leases:>6}")
+        format!("{slot:>5}  {name:NAME_WIDTH$}  {generation:>5}  {state:<7} {still:>9}  {beats:>9}  {leases:>6}")
     };
     let mut header = HEADER.map(str::to_owned);
     header[2] = "GEN".into();

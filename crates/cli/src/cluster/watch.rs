@@ -103,6 +103,7 @@ fn colour(liveness: Liveness) -> Color {
         Liveness::Late => Color::Yellow,
         Liveness::Stale => Color::Red,
         Liveness::Fenced => Color::Magenta,
+        Liveness::Damaged => Color::LightRed,
     }
 }
 
@@ -126,7 +127,7 @@ fn draw(frame: &mut Frame<'_>, slots: &[(SlotView, u64)], observer: &Watched, ar
         let cells = [Cell::new(number), Cell::new(name), Cell::new(generation), Cell::new(liveness).style(style)];
         Row::new(cells.into_iter().chain(rest.into_iter().map(Cell::new)))
     });
-    let widths = [5, 24, 10, 6, 10, 9, 6].map(Constraint::Max);
+    let widths = [5, 24, 10, 7, 10, 9, 6].map(Constraint::Max);
     let header = Row::new(table::HEADER).style(Modifier::DIM);
     let hosts = Table::new(rows, widths).header(header).row_highlight_style(Modifier::REVERSED);
     frame.render_stateful_widget(hosts, body, state);

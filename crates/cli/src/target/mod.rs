@@ -13,6 +13,7 @@ use anyhow::{Context as _, bail};
 use casblock::device::scsi::{Disk, DiskOptions, Probe, SgIo};
 use casblock::device::{BlockDevice, DeviceError, Failure};
 use casblock::environment::System;
+use casblock::heartbeat::{Cluster, Timing};
 use casblock::{OpenOptions, Store};
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -146,11 +147,14 @@ impl Target {
     }
 
     /// Opens it to take part in a cluster, whose header is looked for before anything is written: whatever else is on a
-    /// disk was consented to when the cluster was made.
-    pub fn open_for_cluster(&self, output: &Output) -> anyhow::Result<Box<dyn BlockDevice>> {
+    /// disk was consented to when the cluster was made. A command to a disk takes no longer than its beats can wait for.
+    pub fn open_for_cluster(&self, first_lba: u64, output: &Output) -> anyhow::Result<Box<dyn BlockDevice>> {
         match self {
             Self::Store(path) => Ok(Box::new(durable::open(path, OpenOptions::new(), output)?)),
-            Self::Scsi(path) => Ok(Box::new(open_disk(path, true, COMMAND_TIMEOUT)?)),
+            Self::Scsi(path) => {
+                let cluster = Cluster::open(&open_disk(path, false, COMMAND_TIMEOUT)?, first_lba)?;
+                Ok(Box::new(open_disk(path, true, cluster_timeout(cluster.timing()))?))
+            }
         }
     }
 
@@ -251,9 +255,24 @@ fn failure(error: &anyhow::Error) -> Option<Failure> {
     error.chain().find_map(|cause| cause.downcast_ref::<DeviceError>())?.failure()
 }
 
+/// How long a command to a disk of a cluster may take: less than a beat may, so that there can be another try and a look at what
+/// became of the first; but no disk is taken for silent in less than a second.
+fn cluster_timeout(timing: Timing) -> Duration {
+    (timing.io_timeout / 2).clamp(Duration::from_secs(1), COMMAND_TIMEOUT)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commands_to_a_clusters_disk_end_before_its_beats_must() {
+        let timeout = |io_timeout_ms| {
+            let io_timeout = Duration::from_millis(io_timeout_ms);
+            cluster_timeout(Timing { io_timeout, ..Timing::default() }).as_millis()
+        };
+        assert_eq!([100, 2_000, 8_000, 60_000, 600_000].map(timeout), [1_000, 1_000, 4_000, 30_000, 30_000]);
+    }
 
     #[test]
     fn targets_are_told_apart() {
