@@ -6,6 +6,8 @@
 
 use std::io::{ErrorKind, Read};
 
+use anyhow::Context as _;
+
 use crate::trace::{Op, Request, SECTOR_BYTES, Trace, broken};
 
 /// A version of the format.
@@ -49,7 +51,7 @@ pub fn read(mut input: impl Read) -> anyhow::Result<Trace> {
     for number in 0u64.. {
         let bytes = version.map_or(Version::One.record_bytes(), Version::record_bytes);
         let offset = number * bytes as u64;
-        let read = read_up_to(&mut input, &mut record[..bytes])?;
+        let read = read_up_to(&mut input, &mut record[..bytes]).with_context(|| format!("record {number}"))?;
         if read == 0 {
             break;
         }
@@ -101,7 +103,7 @@ fn parse(version: Version, record: &[u8; 40]) -> Option<(u16, u32, u64)> {
 }
 
 /// Reads until the buffer is full, or there is no more.
-fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+pub fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
     let mut read = 0;
     while read < buffer.len() {
         match input.read(&mut buffer[read..]) {
