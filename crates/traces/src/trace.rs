@@ -26,9 +26,9 @@ pub enum Op {
 pub struct Request {
     /// What it does.
     pub op: Op,
-    /// Where it begins.
+    /// Where it begins; `u64::MAX` if that is beyond what 64 bits can tell, so that it ends beyond, too.
     pub start: u64,
-    /// How long it is.
+    /// How long it is; `u64::MAX` if it is longer.
     pub bytes: u64,
 }
 
@@ -52,6 +52,9 @@ pub enum Format {
 
 /// As much of the beginning as tells what it is.
 const HEAD_BYTES: usize = 512;
+
+/// What some programs write before text, to say that it is UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl Trace {
     /// Reads a trace: from a file, or from stdin if that is `-`.
@@ -83,10 +86,11 @@ impl Trace {
         if head.is_empty() {
             bail!("it is empty");
         }
+        let text = head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(head);
         let format = match format {
             Some(format) => format,
             None if vscsi::Version::of(head).is_some() => Format::Vscsi,
-            None if head.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) => Format::Csv,
+            None if text.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) => Format::Csv,
             None => bail!("neither vscsi nor CSV can be told from its beginning; --format says which it is"),
         };
         match format {
@@ -131,7 +135,7 @@ mod tests {
         // As pzstd does it: frames that hold a part each, and between them some that hold nothing.
         let skipped = [0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 9];
         let pzstd = [&skipped[..], &zstd(&TABLE[..25]), &skipped, &zstd(&TABLE[25..])].concat();
-        for bytes in [TABLE, &gzip, &zstd(TABLE), &pzstd] {
+        for bytes in [TABLE, &gzip, &zstd(TABLE), &pzstd, &[BYTE_ORDER_MARK, TABLE].concat()] {
             assert_eq!(Trace::read(bytes, None).unwrap().requests, requests());
             assert_eq!(Trace::read(ByteByByte(bytes), None).unwrap().requests, requests());
         }
