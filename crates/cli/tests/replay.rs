@@ -118,7 +118,7 @@ fn text_fits_80_columns_and_has_a_column_a_policy() {
     let head = text.lines().find(|line| line.contains("FIFO")).unwrap();
     let names: Vec<&str> = head.split_whitespace().collect();
     assert_eq!(names, ["blocks", "FIFO", "LRU", "CLOCK", "SIEVE", "S3-FIFO", "optimum"]);
-    let text = folder.casblock("replay a.csv --sizes 3 --policy lru --policy belady").succeeds().text();
+    let text = folder.casblock("replay a.csv --sizes 3 --policy lru --policy belady --policy lru").succeeds().text();
     assert!(text.lines().any(|line| line.split_whitespace().eq(["blocks", "LRU", "optimum"])), "{text}");
 }
 
@@ -135,6 +135,20 @@ fn requests_of_other_blocks_are_counted() {
     }
     let text = folder.casblock("replay a.csv --block-size 4096").succeeds().text();
     assert!(text.contains("\n                 2 not of whole blocks: all that they touch are taken\n"), "{text}");
+}
+
+/// What it keeps of a request does not grow with its length: here are 21 million accesses, and there is no room for even 5 bytes each.
+#[test]
+fn long_requests_take_no_more_memory_than_short_ones() {
+    let folder = Folder::new();
+    let lines: String = (0..160).map(|line| format!("r,{line},67108864\n")).collect();
+    folder.file("a.csv", format!("op,lba,length_bytes\n{lines}").as_bytes());
+    let script = format!("ulimit -d 100000; exec {CASBLOCK} replay a.csv --policy lru --sizes 1 --json");
+    let output = folder.command("sh").args(["-c", &script]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["accesses"], &report["footprint_blocks"]), (&(160 * 131_072).into(), &131_231.into()));
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::signals::Interruptible;
 use crate::target::{Consent, Device, Target};
 use curve::{Point, Size};
 use device::{Latency, Replayed};
-use policy::Kind;
+use policy::{Kind, Workload};
 
 /// Replays a trace of a disk's requests, and tells what a cache makes of it
 ///
@@ -125,26 +125,33 @@ fn simulate(
     output: &Output,
     interrupt: &Interruptible,
 ) -> anyhow::Result<Simulated> {
-    let sequence = accesses.sequence()?;
-    let footprint = accesses.facts.footprint_blocks;
-    let policies = if args.policy.is_empty() { Kind::value_variants() } else { &args.policy };
+    let (facts, footprint) = (&accesses.facts, accesses.facts.footprint_blocks);
+    let workload = Workload::new(accesses.spans()?, footprint as u32);
+    let policies = policies(&args.policy);
     let in_blocks = |sizes: &[Size]| {
         let mut blocks: Vec<u32> = sizes.iter().map(|size| size.blocks(footprint)).collect();
         blocks.sort_unstable();
         blocks.dedup();
         blocks
     };
-    let run =
-        |sizes: &[Size]| curve::simulate(&sequence, footprint as u32, policies, &in_blocks(sizes), output, interrupt);
-    let table = run(&args.sizes).unwrap_or_default();
-    let as_cached = (args.cache > 0)
-        .then(|| {
-            let size = [Size::Blocks(args.cache.into()).blocks(footprint)];
-            curve::simulate(&sequence, footprint as u32, &[Kind::S3Fifo], &size, output, interrupt)
-        })
-        .flatten();
-    let curve = args.html.is_some().then(|| run(&curve::curve_sizes())).flatten();
+    let run = |policies: &[Kind], sizes: &[Size]| {
+        curve::simulate(&workload, facts, policies, &in_blocks(sizes), output, interrupt)
+    };
+    let table = run(&policies, &args.sizes).unwrap_or_default();
+    let as_cached = (args.cache > 0).then(|| run(&[Kind::S3Fifo], &[Size::Blocks(args.cache.into())])).flatten();
+    let curve = args.html.is_some().then(|| run(&policies, &curve::curve_sizes())).flatten();
     Ok(Simulated { table, curve, as_cached: as_cached.and_then(|points| points.first().copied()) })
+}
+
+/// The policies that were asked for, each once; all if none was.
+fn policies(asked: &[Kind]) -> Vec<Kind> {
+    let mut policies = Vec::new();
+    for kind in if asked.is_empty() { Kind::value_variants() } else { asked } {
+        if !policies.contains(kind) {
+            policies.push(*kind);
+        }
+    }
+    policies
 }
 
 /// Opens the target; one that is to be written must hold nothing, unless it was said that it may be overwritten.
