@@ -208,6 +208,60 @@ mod tests {
         hits
     }
 
+    /// S3-FIFO as its paper has it (algorithm 1), with a tenth of the blocks in the small queue, and as many ghosts as blocks. The first of a
+    /// queue is the next to go.
+    #[derive(Default)]
+    struct NaiveS3Fifo {
+        small: VecDeque<(u32, u8)>,
+        main: VecDeque<(u32, u8)>,
+        ghosts: VecDeque<u32>,
+    }
+
+    impl NaiveS3Fifo {
+        fn access(&mut self, block: u32, capacity: usize) -> bool {
+            if let Some((_, uses)) = self.small.iter_mut().chain(&mut self.main).find(|(it, _)| *it == block) {
+                *uses = (*uses + 1).min(3);
+                return true;
+            }
+            while self.small.len() + self.main.len() == capacity {
+                let is_small_full = self.small.len() >= (capacity / 10).max(1);
+                if is_small_full || self.main.is_empty() { self.evict_small(capacity) } else { self.evict_main() }
+            }
+            match self.ghosts.iter().position(|it| *it == block) {
+                Some(at) => {
+                    self.ghosts.remove(at);
+                    self.main.push_back((block, 0));
+                }
+                None => self.small.push_back((block, 0)),
+            }
+            false
+        }
+
+        /// "If its frequency is more than 1": used twice since it came.
+        fn evict_small(&mut self, capacity: usize) {
+            let (block, uses) = self.small.pop_front().unwrap();
+            if uses > 1 {
+                return self.main.push_back((block, 0));
+            }
+            self.ghosts.push_back(block);
+            if self.ghosts.len() > capacity {
+                self.ghosts.pop_front();
+            }
+        }
+
+        fn evict_main(&mut self) {
+            match self.main.pop_front().unwrap() {
+                (_, 0) => {}
+                (block, uses) => self.main.push_back((block, uses - 1)),
+            }
+        }
+    }
+
+    fn naive_s3_fifo(accesses: &[u32], capacity: usize) -> u64 {
+        let mut naive = NaiveS3Fifo::default();
+        accesses.iter().map(|block| u64::from(naive.access(*block, capacity))).sum()
+    }
+
     /// The most hits there can be, by trying all that may go.
     fn best(accesses: &[u32], kept: &[u32], capacity: usize) -> u64 {
         let Some((block, rest)) = accesses.split_first() else { return 0 };
@@ -234,6 +288,8 @@ mod tests {
                 }
                 let expected = naive_sieve(&accesses, capacity as usize);
                 assert_eq!(hits(Kind::Sieve, &accesses, blocks, capacity), expected, "sieve {seed} {capacity}");
+                let expected = naive_s3_fifo(&accesses, capacity as usize);
+                assert_eq!(hits(Kind::S3Fifo, &accesses, blocks, capacity), expected, "S3-FIFO {seed} {capacity}");
             }
         }
     }
