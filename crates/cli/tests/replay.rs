@@ -178,7 +178,8 @@ fn on_a_store_it_writes_and_reads_what_the_trace_did() {
     let words = ["block 2 holds something", "--i-know-what-is-on-it", "--read-only"];
     folder.casblock("replay trace a.casb").fails(&words);
     let report = folder.casblock("replay trace a.casb --read-only --json").succeeds().json();
-    assert_eq!((&report["replayed"]["writes_left_out"], &report["replayed"]["misses"]), (&2.into(), &10.into()));
+    let found = ["requests", "writes_left_out", "misses"].map(|name| report["replayed"][name].clone());
+    assert_eq!(json!(found), json!([6, 2, 10]));
     let text = folder.casblock("replay trace a.casb --i-know-what-is-on-it --cache 4").succeeds().text();
     assert!(text.contains("cache              4 blocks\nblocks read        10, of which "), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
@@ -278,6 +279,7 @@ fn ctrl_c_shows_what_was_done_so_far() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["requests"], 20_001);
     assert!(report["replayed"]["requests"].as_u64().unwrap() < 20_001);
+    folder.casblock("check a.casb").succeeds();
 }
 
 /// Who pipes a trace that never ends can still stop.
