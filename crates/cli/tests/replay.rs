@@ -125,12 +125,18 @@ fn text_fits_80_columns_and_has_a_column_a_policy() {
 #[test]
 fn requests_of_other_blocks_are_counted() {
     let folder = Folder::new();
-    let text = "op,lba,length_bytes\nr,7,512\nr,8,4096\nw,0,0\nw,0,1000000000\nunmap,1,512\nr,8,100\n";
+    let text = "op,lba,length_bytes\nr,7,512\nr,8,4096\nw,0,0\nw,0,1000000000\nunmap,1,512\nr,8,100\n\
+                r,36028797018963968,512\nw,99999999999999999999,512\n";
     folder.file("a.csv", text.as_bytes());
     let report = folder.casblock("replay a.csv --block-size 4096 --json").succeeds().json();
-    for (name, value) in
-        [("requests", 3), ("unaligned", 2), ("oversized_or_empty", 2), ("other_commands", 1), ("footprint_blocks", 2)]
-    {
+    for (name, value) in [
+        ("requests", 3),
+        ("unaligned", 2),
+        ("oversized_or_empty", 2),
+        ("out_of_range", 2),
+        ("other_commands", 1),
+        ("footprint_blocks", 2),
+    ] {
         assert_eq!(report[name], value, "{name}");
     }
     let text = folder.casblock("replay a.csv --block-size 4096").succeeds().text();
@@ -214,7 +220,18 @@ fn the_page_stands_alone() {
     for name in ["FIFO", "LRU", "CLOCK", "SIEVE", "S3-FIFO", "optimum"] {
         assert!(page.contains(&format!(">{name}<")), "{name}");
     }
-    folder.casblock("replay a<b&c.csv --html none/page.html").complains(&["none/page.html"]);
+    // Where the page cannot be, that is told before the work.
+    std::fs::create_dir(folder.path("folder")).unwrap();
+    folder.casblock("replay a<b&c.csv --html none/page.html").fails(&["writing none/page.html: No such file"]);
+    folder.casblock("replay a<b&c.csv --html folder").fails(&["writing folder: it is a directory"]);
+    folder.store("a.casb");
+    for page in ["a<b&c.csv", "a.casb"] {
+        folder.casblock(&format!("replay a<b&c.csv a.casb --html {page}")).fails(&["is the same file as", page]);
+    }
+    folder.casblock("check a.casb").succeeds();
+    // Where it fails all the same, what was found is not lost.
+    let done = folder.casblock("replay a<b&c.csv --json --html /dev/full").complains(&["writing /dev/full: No space"]);
+    assert_eq!((done.status, &done.json()["requests"]), (1, &8.into()));
 }
 
 #[test]
@@ -280,6 +297,21 @@ fn ctrl_c_shows_what_was_done_so_far() {
     assert_eq!(report["requests"], 20_001);
     assert!(report["replayed"]["requests"].as_u64().unwrap() < 20_001);
     folder.casblock("check a.casb").succeeds();
+}
+
+/// Whatever a disk holds, it is not written without consent; that is told before anything is opened or read.
+#[test]
+fn every_disk_needs_consent() {
+    let folder = Folder::new();
+    folder.file("a.csv", table().as_bytes());
+    let words = ["scsi:/dev/null: the disk's blocks would be overwritten", "--i-know-what-is-on-it", "--read-only"];
+    for trace in ["a.csv", "none.csv"] {
+        folder.casblock(&format!("replay {trace} scsi:/dev/null")).fails(&words);
+    }
+    for with_it in ["--i-know-what-is-on-it", "--read-only"] {
+        let done = folder.casblock(&format!("replay a.csv scsi:/dev/null {with_it}")).fails(&["scsi:/dev/null"]);
+        assert!(!done.stderr.contains("overwritten"), "{}", done.stderr);
+    }
 }
 
 /// Who pipes a trace that never ends can still stop.
