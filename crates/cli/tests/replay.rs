@@ -118,23 +118,43 @@ fn text_fits_80_columns_and_has_a_column_a_policy() {
     let head = text.lines().find(|line| line.contains("FIFO")).unwrap();
     let names: Vec<&str> = head.split_whitespace().collect();
     assert_eq!(names, ["blocks", "FIFO", "LRU", "CLOCK", "SIEVE", "S3-FIFO", "optimum"]);
-    let text = folder.casblock("replay a.csv --sizes 3 --policy lru --policy belady").succeeds().text();
+    let text = folder.casblock("replay a.csv --sizes 3 --policy lru --policy belady --policy lru").succeeds().text();
     assert!(text.lines().any(|line| line.split_whitespace().eq(["blocks", "LRU", "optimum"])), "{text}");
 }
 
 #[test]
 fn requests_of_other_blocks_are_counted() {
     let folder = Folder::new();
-    let text = "op,lba,length_bytes\nr,7,512\nr,8,4096\nw,0,0\nw,0,1000000000\nunmap,1,512\nr,8,100\n";
+    let text = "op,lba,length_bytes\nr,7,512\nr,8,4096\nw,0,0\nw,0,1000000000\nunmap,1,512\nr,8,100\n\
+                r,36028797018963968,512\nw,99999999999999999999,512\n";
     folder.file("a.csv", text.as_bytes());
     let report = folder.casblock("replay a.csv --block-size 4096 --json").succeeds().json();
-    for (name, value) in
-        [("requests", 3), ("unaligned", 2), ("oversized_or_empty", 2), ("other_commands", 1), ("footprint_blocks", 2)]
-    {
+    for (name, value) in [
+        ("requests", 3),
+        ("unaligned", 2),
+        ("oversized_or_empty", 2),
+        ("out_of_range", 2),
+        ("other_commands", 1),
+        ("footprint_blocks", 2),
+    ] {
         assert_eq!(report[name], value, "{name}");
     }
     let text = folder.casblock("replay a.csv --block-size 4096").succeeds().text();
     assert!(text.contains("\n                 2 not of whole blocks: all that they touch are taken\n"), "{text}");
+}
+
+/// What it keeps of a request does not grow with its length: here are 21 million accesses, and there is no room for even 5 bytes each.
+#[test]
+fn long_requests_take_no_more_memory_than_short_ones() {
+    let folder = Folder::new();
+    let lines: String = (0..160).map(|line| format!("r,{line},67108864\n")).collect();
+    folder.file("a.csv", format!("op,lba,length_bytes\n{lines}").as_bytes());
+    let script = format!("ulimit -d 100000; exec {CASBLOCK} replay a.csv --policy lru --sizes 1 --json");
+    let output = folder.command("sh").args(["-c", &script]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["accesses"], &report["footprint_blocks"]), (&(160 * 131_072).into(), &131_231.into()));
 }
 
 #[test]
@@ -164,7 +184,8 @@ fn on_a_store_it_writes_and_reads_what_the_trace_did() {
     let words = ["block 2 holds something", "--i-know-what-is-on-it", "--read-only"];
     folder.casblock("replay trace a.casb").fails(&words);
     let report = folder.casblock("replay trace a.casb --read-only --json").succeeds().json();
-    assert_eq!((&report["replayed"]["writes_left_out"], &report["replayed"]["misses"]), (&2.into(), &10.into()));
+    let found = ["requests", "writes_left_out", "misses"].map(|name| report["replayed"][name].clone());
+    assert_eq!(json!(found), json!([6, 2, 10]));
     let text = folder.casblock("replay trace a.casb --i-know-what-is-on-it --cache 4").succeeds().text();
     assert!(text.contains("cache              4 blocks\nblocks read        10, of which "), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
@@ -199,7 +220,18 @@ fn the_page_stands_alone() {
     for name in ["FIFO", "LRU", "CLOCK", "SIEVE", "S3-FIFO", "optimum"] {
         assert!(page.contains(&format!(">{name}<")), "{name}");
     }
-    folder.casblock("replay a<b&c.csv --html none/page.html").complains(&["none/page.html"]);
+    // Where the page cannot be, that is told before the work.
+    std::fs::create_dir(folder.path("folder")).unwrap();
+    folder.casblock("replay a<b&c.csv --html none/page.html").fails(&["writing none/page.html: No such file"]);
+    folder.casblock("replay a<b&c.csv --html folder").fails(&["writing folder: it is a directory"]);
+    folder.store("a.casb");
+    for page in ["a<b&c.csv", "a.casb"] {
+        folder.casblock(&format!("replay a<b&c.csv a.casb --html {page}")).fails(&["is the same file as", page]);
+    }
+    folder.casblock("check a.casb").succeeds();
+    // Where it fails all the same, what was found is not lost.
+    let done = folder.casblock("replay a<b&c.csv --json --html /dev/full").complains(&["writing /dev/full: No space"]);
+    assert_eq!((done.status, &done.json()["requests"]), (1, &8.into()));
 }
 
 #[test]
@@ -264,6 +296,22 @@ fn ctrl_c_shows_what_was_done_so_far() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["requests"], 20_001);
     assert!(report["replayed"]["requests"].as_u64().unwrap() < 20_001);
+    folder.casblock("check a.casb").succeeds();
+}
+
+/// Whatever a disk holds, it is not written without consent; that is told before anything is opened or read.
+#[test]
+fn every_disk_needs_consent() {
+    let folder = Folder::new();
+    folder.file("a.csv", table().as_bytes());
+    let words = ["scsi:/dev/null: the disk's blocks would be overwritten", "--i-know-what-is-on-it", "--read-only"];
+    for trace in ["a.csv", "none.csv"] {
+        folder.casblock(&format!("replay {trace} scsi:/dev/null")).fails(&words);
+    }
+    for with_it in ["--i-know-what-is-on-it", "--read-only"] {
+        let done = folder.casblock(&format!("replay a.csv scsi:/dev/null {with_it}")).fails(&["scsi:/dev/null"]);
+        assert!(!done.stderr.contains("overwritten"), "{}", done.stderr);
+    }
 }
 
 /// Who pipes a trace that never ends can still stop.

@@ -27,7 +27,7 @@ pub struct Facts {
     pub unaligned: u64,
     /// Requests left out since they are longer than 64 MiB, or of no length.
     pub oversized_or_empty: u64,
-    /// Requests left out since the target does not have their blocks.
+    /// Requests left out since the target does not have their blocks, or no disk can: they end beyond what 64 bits can tell.
     pub out_of_range: u64,
     /// Commands that neither read nor write, left out.
     pub other_commands: u64,
@@ -49,6 +49,24 @@ pub struct Access {
     pub block: u32,
     /// Whether it is read, and not written.
     pub is_read: bool,
+}
+
+/// Uses of blocks that lie side by side, one after the other: those of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Span {
+    /// The first block's place among those that the trace uses.
+    pub first: u32,
+    /// How many blocks.
+    pub blocks: u32,
+    /// Whether they are read, and not written.
+    pub is_read: bool,
+}
+
+impl Span {
+    /// The uses.
+    pub fn accesses(self) -> impl Iterator<Item = Access> {
+        (self.first..self.first + self.blocks).map(move |block| Access { block, is_read: self.is_read })
+    }
 }
 
 /// Where a trace's blocks are on the target.
@@ -129,16 +147,31 @@ impl Accesses {
         self.runs = runs(&self.extents);
     }
 
-    /// All accesses, one after the other, by the blocks' places among those that the trace uses.
-    pub fn sequence(&self) -> anyhow::Result<Vec<Access>> {
+    /// All accesses, one after the other: 12 bytes a request, however many blocks it has.
+    ///
+    /// # Errors
+    /// If they are more than 32 bits can count.
+    pub fn spans(&self) -> anyhow::Result<Vec<Span>> {
         let too_long = || format!("{} accesses are more than can be simulated", self.facts.accesses);
         u32::try_from(self.facts.accesses).with_context(too_long)?;
-        let of_extent = |extent: &Extent| {
-            let (first, is_read) = (self.dense(extent.blocks.start), extent.op == Op::Read);
-            let last = first + (extent.blocks.end - extent.blocks.start);
-            (first..last).map(move |block| Access { block: block as u32, is_read })
+        let of_extent = |Extent { op, blocks }: &Extent| Span {
+            // Neither is more than the accesses are.
+            first: self.dense(blocks.start) as u32,
+            blocks: (blocks.end - blocks.start) as u32,
+            is_read: *op == Op::Read,
         };
-        Ok(self.extents.iter().flat_map(of_extent).collect())
+        Ok(self.extents.iter().map(of_extent).collect())
+    }
+
+    /// The same, each access for itself: 8 bytes a block.
+    ///
+    /// # Errors
+    /// As [`spans`](Self::spans).
+    pub fn sequence(&self) -> anyhow::Result<Vec<Access>> {
+        let spans = self.spans()?;
+        let mut sequence = Vec::with_capacity(self.facts.accesses as usize);
+        spans.into_iter().for_each(|span| sequence.extend(span.accesses()));
+        Ok(sequence)
     }
 }
 
@@ -209,11 +242,14 @@ mod tests {
             (Op::Read, 0, 0),
             (Op::Read, 0, REQUEST_BYTES_MAX + 1),
             (Op::Read, u64::MAX - 1, 512),
+            (Op::Write, u64::MAX, 1),
             (Op::Read, 9 * 512, 1024),
             (Op::Read, 8 * 512, 1024),
         ]);
         let raw = Accesses::of(&trace, 512, Mapping::Raw, Some(10)).unwrap();
-        assert_eq!((raw.facts.oversized_or_empty, raw.facts.out_of_range, raw.facts.requests), (2, 2, 1));
+        assert_eq!((raw.facts.oversized_or_empty, raw.facts.out_of_range, raw.facts.requests), (2, 3, 1));
+        let dense = Accesses::of(&trace, 512, Mapping::Dense, None).unwrap();
+        assert_eq!((dense.facts.out_of_range, dense.facts.requests), (2, 2));
         assert_eq!(Accesses::of(&Trace::default(), 512, Mapping::Dense, Some(1)).unwrap().sequence().unwrap(), []);
     }
 }

@@ -6,6 +6,7 @@ mod accesses;
 mod table;
 mod trace;
 mod vscsi;
+mod zstandard;
 
-pub use accesses::{Access, Accesses, Extent, Facts, Mapping, REQUEST_BYTES_MAX};
+pub use accesses::{Access, Accesses, Extent, Facts, Mapping, REQUEST_BYTES_MAX, Span};
 pub use trace::{Format, Op, Request, SECTOR_BYTES, Trace};

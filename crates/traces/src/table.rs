@@ -1,6 +1,7 @@
 //! CSV: a line a request, the first line names the columns.
 
 use std::io::Read;
+use std::num::IntErrorKind;
 
 use anyhow::{Context as _, bail};
 
@@ -35,7 +36,7 @@ pub fn read(input: impl Read) -> anyhow::Result<Trace> {
     for (number, record) in (0..).zip(reader.records()) {
         let record = record.with_context(|| format!("record {number}"))?;
         let line = record.position().map(csv::Position::byte);
-        let number_in = |column: usize| record.get(column).unwrap_or("").parse::<u64>();
+        let number_in = |column: usize| number_of(record.get(column).unwrap_or(""));
         let op = match record.get(op).unwrap_or("").to_ascii_lowercase().as_str() {
             "r" | "read" => Op::Read,
             "w" | "write" => Op::Write,
@@ -46,15 +47,24 @@ pub fn read(input: impl Read) -> anyhow::Result<Trace> {
             }
         };
         let at = match start {
-            Start::Lba(column) => number_in(column).map(|lba| lba.checked_mul(SECTOR_BYTES)),
-            Start::Offset(column) => number_in(column).map(Some),
+            Start::Lba(column) => number_in(column).map(|lba| lba.saturating_mul(SECTOR_BYTES)),
+            Start::Offset(column) => number_in(column),
         };
-        let (Ok(Some(start)), Ok(bytes)) = (at, number_in(bytes)) else {
-            return broken(number, line, "where it begins, or its length, is no number that a disk has");
+        let (Some(start), Some(bytes)) = (at, number_in(bytes)) else {
+            return broken(number, line, "where it begins, or its length, is no number");
         };
         trace.requests.push(Request { op, start, bytes });
     }
     Ok(trace)
+}
+
+/// A number; one of more than 64 bits is as large as they allow.
+fn number_of(text: &str) -> Option<u64> {
+    match text.parse::<u64>() {
+        Ok(number) => Some(number),
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => Some(u64::MAX),
+        Err(_) => None,
+    }
 }
 
 #[cfg(test)]
@@ -75,14 +85,28 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_beyond_64_bits_ends_nothing() {
+        for (column, start) in [
+            ("lba", "36028797018963968"),
+            ("lba", "18446744073709551615"),
+            ("lba", "18446744073709551616"),
+            ("offset", "18446744073709551616"),
+        ] {
+            let text = format!("op,{column},bytes\nr,{start},512\nw,512,99999999999999999999\n");
+            let requests = read(text.as_bytes()).unwrap().requests;
+            assert_eq!((requests[0].start, requests[1].bytes), (u64::MAX, u64::MAX), "{text}");
+        }
+    }
+
+    #[test]
     fn damage_is_told_with_its_place() {
         let error = |text: &str| format!("{:#}", read(text.as_bytes()).unwrap_err());
         assert!(error("a,b\n1,2\n").contains("must name the columns"));
         assert_eq!(
             error("op,lba,bytes\nr,8,512\nr,x,512\n"),
-            "record 1, at byte 21: where it begins, or its length, is no number that a disk has"
+            "record 1, at byte 21: where it begins, or its length, is no number"
         );
-        assert!(error("op,lba,bytes\nr,18446744073709551615,512\n").contains("record 0"));
+        assert!(error("op,lba,bytes\nr,-18446744073709551616,512\n").contains("record 0"));
         assert!(error("op,lba,bytes\nr,8\n").contains("record 0"));
         assert!(error("op,lba,bytes\n,8,512\n").contains("neither"));
     }

@@ -6,6 +6,8 @@
 
 use std::io::{ErrorKind, Read};
 
+use anyhow::Context as _;
+
 use crate::trace::{Op, Request, SECTOR_BYTES, Trace, broken};
 
 /// A version of the format.
@@ -49,7 +51,7 @@ pub fn read(mut input: impl Read) -> anyhow::Result<Trace> {
     for number in 0u64.. {
         let bytes = version.map_or(Version::One.record_bytes(), Version::record_bytes);
         let offset = number * bytes as u64;
-        let read = read_up_to(&mut input, &mut record[..bytes])?;
+        let read = read_up_to(&mut input, &mut record[..bytes]).with_context(|| format!("record {number}"))?;
         if read == 0 {
             break;
         }
@@ -81,10 +83,8 @@ pub fn read(mut input: impl Read) -> anyhow::Result<Trace> {
                 continue;
             }
         };
-        let Some(start) = block.checked_mul(SECTOR_BYTES) else {
-            return broken(number, Some(offset), format_args!("block {block} lies beyond any disk"));
-        };
-        trace.requests.push(Request { op, start, bytes: bytes.into() });
+        // What lies beyond 64 bits lies beyond every disk, and is counted with the requests that do.
+        trace.requests.push(Request { op, start: block.saturating_mul(SECTOR_BYTES), bytes: bytes.into() });
     }
     Ok(trace)
 }
@@ -101,7 +101,7 @@ fn parse(version: Version, record: &[u8; 40]) -> Option<(u16, u32, u64)> {
 }
 
 /// Reads until the buffer is full, or there is no more.
-fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+pub fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
     let mut read = 0;
     while read < buffer.len() {
         match input.read(&mut buffer[read..]) {
@@ -165,6 +165,13 @@ mod tests {
     }
 
     #[test]
+    fn a_block_beyond_64_bits_ends_nothing() {
+        let bytes = [one(0, 0x28, 1 << 55, 4096), one(1, 0x28, 8, 4096)].concat();
+        let starts: Vec<u64> = read(&bytes[..]).unwrap().requests.iter().map(|request| request.start).collect();
+        assert_eq!(starts, [u64::MAX, 4096]);
+    }
+
+    #[test]
     fn damage_is_told_with_its_place() {
         let good = [one(0, 0x28, 8, 4096), one(1, 0x28, 8, 4096)].concat();
         let error = |bytes: &[u8]| read(bytes).unwrap_err().to_string();
@@ -172,7 +179,6 @@ mod tests {
         assert_eq!(error(&two(0, 0x28, 8, 512)[..36]), "record 0, at byte 0: it ends before its first record does");
         let mixed = [one(0, 0x28, 8, 4096), two(1, 0x28, 8, 4096)].concat();
         assert!(error(&mixed).starts_with("record 1, at byte 32: it is of another version"));
-        assert!(error(&one(0, 0x28, u64::MAX, 512)).contains("beyond any disk"));
         assert!(error(&[0; 32]).contains("no version"));
     }
 }

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use casblock_traces::Access;
+use casblock_traces::Facts;
 use serde::Serialize;
 
-use super::policy::Kind;
+use super::policy::{Kind, Workload};
 use crate::output::Output;
 use crate::signals::Interruptible;
 
@@ -63,8 +63,8 @@ pub struct Point {
 
 /// Simulates policies with caches of these sizes, on as many cores as there are; `None` if it was interrupted.
 pub fn simulate(
-    accesses: &[Access],
-    footprint: u32,
+    workload: &Workload,
+    facts: &Facts,
     policies: &[Kind],
     sizes: &[u32],
     output: &Output,
@@ -72,9 +72,8 @@ pub fn simulate(
 ) -> Option<Vec<Point>> {
     let work: Vec<(u32, Kind)> = sizes.iter().flat_map(|size| policies.iter().map(|kind| (*size, *kind))).collect();
     let (next, done, stop) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicBool::new(false));
-    let progress = output.progress("simulating", (accesses.len() * work.len()) as u64);
-    let reads = accesses.iter().filter(|access| access.is_read).count();
-    let ratio = |hits: u64, of: usize| hits as f64 / of.max(1) as f64;
+    let progress = output.progress("simulating", facts.accesses * work.len() as u64);
+    let ratio = |hits: u64, of: u64| hits as f64 / of.max(1) as f64;
     let simulate = || {
         let mut points = Vec::new();
         while let Some(&(size, policy)) = work.get(next.fetch_add(1, Relaxed)) {
@@ -82,13 +81,13 @@ pub fn simulate(
                 done.fetch_add(count, Relaxed);
                 !stop.load(Relaxed)
             };
-            let Some(hits) = policy.hits(accesses, footprint, size, tick) else { break };
+            let Some(hits) = policy.hits(workload, size, tick) else { break };
             points.push(Point {
                 policy,
                 cache_blocks: size,
                 hits: hits.all,
-                hit_ratio: ratio(hits.all, accesses.len()),
-                read_hit_ratio: ratio(hits.reads, reads),
+                hit_ratio: ratio(hits.all, facts.accesses),
+                read_hit_ratio: ratio(hits.reads, facts.blocks_read),
             });
         }
         points

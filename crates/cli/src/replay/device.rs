@@ -35,7 +35,7 @@ impl Latency {
 pub struct Replayed {
     /// Blocks of the cache before the device; 0 for none.
     pub cache_blocks: u32,
-    /// Requests that were replayed; fewer than the trace has if it was interrupted.
+    /// Requests that were done: not those left out, nor those that come after an interruption.
     pub requests: u64,
     /// Seconds that it took.
     pub seconds: f64,
@@ -101,15 +101,14 @@ impl<'a> Run<'a> {
         let progress = output.progress("replaying", self.accesses.extents.len() as u64);
         let began = Instant::now();
         let mut buffer = Vec::new();
-        for Extent { op, blocks } in &self.accesses.extents {
-            if self.requests.is_multiple_of(64) {
-                progress.set(self.requests);
-                if interrupt.check().is_err() {
-                    break;
-                }
+        for (number, Extent { op, blocks }) in (1..).zip(&self.accesses.extents) {
+            // A request may take long, so each asks.
+            if interrupt.check().is_err() {
+                break;
             }
-            self.requests += 1;
-            buffer.resize((blocks.end - blocks.start) as usize * block_bytes, 0);
+            if number % 64 == 0 {
+                progress.set(number);
+            }
             let histogram = match op {
                 Op::Read => &mut self.reads,
                 Op::Write if self.read_only => {
@@ -118,8 +117,9 @@ impl<'a> Run<'a> {
                 }
                 Op::Write => &mut self.writes,
             };
+            buffer.resize((blocks.end - blocks.start) as usize * block_bytes, 0);
             if *op == Op::Write {
-                stamp(&mut buffer, block_bytes, blocks.start, self.requests);
+                stamp(&mut buffer, block_bytes, blocks.start, number);
             }
             let asked = Instant::now();
             match op {
@@ -128,6 +128,7 @@ impl<'a> Run<'a> {
             }
             let took_ns = u64::try_from(asked.elapsed().as_nanos()).unwrap_or(u64::MAX);
             histogram.saturating_record(took_ns.max(1));
+            self.requests += 1;
             if *op == Op::Read {
                 self.blocks_read += blocks.end - blocks.start;
             }

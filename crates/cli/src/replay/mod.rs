@@ -6,7 +6,7 @@ mod html;
 mod policy;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
@@ -14,21 +14,24 @@ use casblock::Store;
 use casblock::device::BlockDevice;
 use casblock_traces::{Accesses, Facts, Format, Mapping, Trace};
 use clap::{Args, ValueEnum as _};
+use rustix::fs::Access;
 use serde::Serialize;
 
 use crate::number::{self, grouped};
 use crate::output::Output;
+use crate::same_file::refuse_same_file;
 use crate::signals::Interruptible;
 use crate::target::{Consent, Device, Target};
 use curve::{Point, Size};
 use device::{Latency, Replayed};
-use policy::Kind;
+use policy::{Kind, Workload};
 
 /// Replays a trace of a disk's requests, and tells what a cache makes of it
 ///
 /// Without a target it simulates caching policies: the hit ratio of each, by the size of the cache. With one, a store's file or
 /// scsi:/dev/sdX, it also does the requests there, through a cache of --cache blocks, and tells how long they took. That OVERWRITES
-/// the target's blocks; one that holds something is refused without --i-know-what-is-on-it. With --read-only writes are left out.
+/// the target's blocks: a store that holds anything, and every disk, is refused without --i-know-what-is-on-it. With --read-only
+/// writes are left out.
 ///
 /// A trace is in VMware's vscsi format (version 1 or 2), or CSV whose first line names the columns: op (r or w), lba (of 512 bytes; or
 /// offset_bytes), length_bytes. Either may be packed by gzip or Zstandard; - is stdin. docs/replay.md tells more.
@@ -80,10 +83,16 @@ pub fn replay(args: &ReplayArgs, output: &Output) -> anyhow::Result<ExitCode> {
     if args.target.is_none() && args.cache > 0 {
         bail!("--cache {} is for a target, on which the trace is replayed; --sizes says what is simulated", args.cache);
     }
+    refuse_without_consent(args)?;
+    if let Some(page) = &args.html {
+        refuse_unwritable(page)?;
+        let mut others = args.target.iter().map(Target::path).chain([args.trace.as_path()]);
+        others.try_for_each(|path| refuse_same_file(page, path))?;
+    }
     // So far a signal may end the process: nothing is there yet to clean up, and stdin may never end.
     let trace = Trace::open(&args.trace, args.format)?;
     let interrupt = Interruptible::new()?;
-    let target = open_target(args, output)?;
+    let target = open_target(args, output, &interrupt)?;
     let device = target.as_ref().map(Device::as_device);
     let mapping = if args.raw_lba { Mapping::Raw } else { Mapping::Dense };
     let bytes = device.map_or(args.block_size, |device| device.block_bytes() as u64);
@@ -102,11 +111,12 @@ pub fn replay(args: &ReplayArgs, output: &Output) -> anyhow::Result<ExitCode> {
         target: args.target.as_ref().map(ToString::to_string),
         replayed: replayed.transpose()?,
     };
+    // Before the page, which may fail: what took long is shown.
+    output.result(&report)?;
     if let (Some(path), Some(curve)) = (&args.html, &simulated.curve) {
         let page = html::page(&report, curve);
         std::fs::write(path, page).with_context(|| format!("writing {}", path.display()))?;
     }
-    output.result(&report)?;
     interrupt.check()?;
     Ok(ExitCode::SUCCESS)
 }
@@ -125,30 +135,59 @@ fn simulate(
     output: &Output,
     interrupt: &Interruptible,
 ) -> anyhow::Result<Simulated> {
-    let sequence = accesses.sequence()?;
-    let footprint = accesses.facts.footprint_blocks;
-    let policies = if args.policy.is_empty() { Kind::value_variants() } else { &args.policy };
+    let (facts, footprint) = (&accesses.facts, accesses.facts.footprint_blocks);
+    let workload = Workload::new(accesses.spans()?, footprint as u32);
+    let policies = policies(&args.policy);
     let in_blocks = |sizes: &[Size]| {
         let mut blocks: Vec<u32> = sizes.iter().map(|size| size.blocks(footprint)).collect();
         blocks.sort_unstable();
         blocks.dedup();
         blocks
     };
-    let run =
-        |sizes: &[Size]| curve::simulate(&sequence, footprint as u32, policies, &in_blocks(sizes), output, interrupt);
-    let table = run(&args.sizes).unwrap_or_default();
-    let as_cached = (args.cache > 0)
-        .then(|| {
-            let size = [Size::Blocks(args.cache.into()).blocks(footprint)];
-            curve::simulate(&sequence, footprint as u32, &[Kind::S3Fifo], &size, output, interrupt)
-        })
-        .flatten();
-    let curve = args.html.is_some().then(|| run(&curve::curve_sizes())).flatten();
+    let run = |policies: &[Kind], sizes: &[Size]| {
+        curve::simulate(&workload, facts, policies, &in_blocks(sizes), output, interrupt)
+    };
+    let table = run(&policies, &args.sizes).unwrap_or_default();
+    let as_cached = (args.cache > 0).then(|| run(&[Kind::S3Fifo], &[Size::Blocks(args.cache.into())])).flatten();
+    let curve = args.html.is_some().then(|| run(&policies, &curve::curve_sizes())).flatten();
     Ok(Simulated { table, curve, as_cached: as_cached.and_then(|points| points.first().copied()) })
 }
 
-/// Opens the target; one that is to be written must hold nothing, unless it was said that it may be overwritten.
-fn open_target(args: &ReplayArgs, output: &Output) -> anyhow::Result<Option<Device>> {
+/// The policies that were asked for, each once; all if none was.
+fn policies(asked: &[Kind]) -> Vec<Kind> {
+    let mut policies = Vec::new();
+    for kind in if asked.is_empty() { Kind::value_variants() } else { asked } {
+        if !policies.contains(kind) {
+            policies.push(*kind);
+        }
+    }
+    policies
+}
+
+/// Whether a disk is to be written of which nobody has said that it may be: it always holds something, if only zeros that somebody
+/// needs. Told before the trace is read, which may take long.
+fn refuse_without_consent(args: &ReplayArgs) -> anyhow::Result<()> {
+    match &args.target {
+        Some(target @ Target::Scsi(_)) if !args.read_only && !args.consent.is_given() => {
+            bail!("{target}: the disk's blocks would be overwritten ({HOW_TO_GO_ON})")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the page cannot be written, as far as can be told before there is one.
+fn refuse_unwritable(page: &Path) -> anyhow::Result<()> {
+    let folder = page.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let written = if page.exists() { page } else { folder };
+    rustix::fs::access(written, Access::WRITE_OK).with_context(|| format!("writing {}", page.display()))?;
+    if page.is_dir() {
+        bail!("writing {}: it is a directory", page.display());
+    }
+    Ok(())
+}
+
+/// Opens the target; a store that is to be written must hold nothing, unless it was said that it may be overwritten.
+fn open_target(args: &ReplayArgs, output: &Output, interrupt: &Interruptible) -> anyhow::Result<Option<Device>> {
     let Some(target) = &args.target else { return Ok(None) };
     if args.read_only {
         return target.open_to_read().map(Some);
@@ -158,19 +197,20 @@ fn open_target(args: &ReplayArgs, output: &Output) -> anyhow::Result<Option<Devi
     }
     let device = target.open_to_write(args.consent, output)?;
     if let Some(store) = device.as_store().filter(|_| !args.consent.is_given())
-        && let Some(lba) = first_written(store)?
+        && let Some(lba) = first_written(store, interrupt)?
     {
-        bail!(
-            "{target}: block {lba} holds something, and may be overwritten (--i-know-what-is-on-it allows it; --read-only does without)"
-        );
+        bail!("{target}: block {lba} holds something, and may be overwritten ({HOW_TO_GO_ON})");
     }
     Ok(Some(device))
 }
 
+const HOW_TO_GO_ON: &str = "--i-know-what-is-on-it allows it; --read-only does without";
+
 /// The first block of a store that is not zeros.
-fn first_written(store: &Store) -> anyhow::Result<Option<u64>> {
+fn first_written(store: &Store, interrupt: &Interruptible) -> anyhow::Result<Option<u64>> {
     let mut block = vec![0; store.block_bytes()];
     for lba in 0..store.block_count() {
+        interrupt.check()?;
         store.read(lba, &mut block)?;
         if block.iter().any(|byte| *byte != 0) {
             return Ok(Some(lba));
@@ -205,7 +245,7 @@ impl fmt::Display for Report {
         for (count, what) in [
             (self.facts.unaligned, "not of whole blocks: all that they touch are taken"),
             (self.facts.oversized_or_empty, "longer than 64 MiB or empty: left out"),
-            (self.facts.out_of_range, "beyond the target's end: left out"),
+            (self.facts.out_of_range, "beyond the target's end, or beyond any disk's: left out"),
             (self.facts.other_commands, "neither read nor write: left out"),
         ] {
             if count > 0 {

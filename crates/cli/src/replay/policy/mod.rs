@@ -8,7 +8,9 @@ mod lru;
 mod s3_fifo;
 mod sieve;
 
-use casblock_traces::Access;
+use std::sync::OnceLock;
+
+use casblock_traces::Span;
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -58,36 +60,61 @@ impl Kind {
         }
     }
 
-    /// How many of these accesses, to blocks below `blocks`, hit in a cache of `capacity` of them; `None` if `tick`, which is called now
-    /// and then with how many were made since, says that it is enough.
-    pub fn hits(self, accesses: &[Access], blocks: u32, capacity: u32, tick: impl FnMut(u64) -> bool) -> Option<Hits> {
+    /// How many accesses hit in a cache of `capacity` blocks; `None` if `tick`, which is called now and then with how many were made
+    /// since, says that it is enough.
+    pub fn hits(self, workload: &Workload, capacity: u32, tick: impl FnMut(u64) -> bool) -> Option<Hits> {
+        let (spans, blocks) = (&workload.spans, workload.blocks);
         let capacity = capacity.clamp(1, blocks.max(1));
         match self {
-            Self::Fifo => run(&mut fifo::Fifo::new(blocks, capacity), accesses, tick),
-            Self::Lru => run(&mut lru::Lru::new(blocks, capacity), accesses, tick),
-            Self::Clock => run(&mut clock::Clock::new(blocks, capacity), accesses, tick),
-            Self::Sieve => run(&mut sieve::Sieve::new(blocks, capacity), accesses, tick),
-            Self::S3Fifo => run(&mut s3_fifo::S3Fifo::new(blocks, capacity), accesses, tick),
-            Self::Belady => run(&mut belady::Belady::new(accesses, blocks, capacity), accesses, tick),
+            Self::Fifo => run(&mut fifo::Fifo::new(blocks, capacity), spans, tick),
+            Self::Lru => run(&mut lru::Lru::new(blocks, capacity), spans, tick),
+            Self::Clock => run(&mut clock::Clock::new(blocks, capacity), spans, tick),
+            Self::Sieve => run(&mut sieve::Sieve::new(blocks, capacity), spans, tick),
+            Self::S3Fifo => run(&mut s3_fifo::S3Fifo::new(blocks, capacity), spans, tick),
+            Self::Belady => run(&mut belady::Belady::new(workload.next_uses(), blocks, capacity), spans, tick),
         }
     }
 }
 
-const TICK: usize = 1 << 16;
+/// What is simulated.
+#[derive(Debug)]
+pub struct Workload {
+    spans: Vec<Span>,
+    /// All blocks are below this.
+    blocks: u32,
+    /// For the optimum, and so only if it is asked for: it is larger than all else, and one is enough for all sizes.
+    next_uses: OnceLock<Vec<u32>>,
+}
 
-fn run(policy: &mut impl Policy, accesses: &[Access], mut tick: impl FnMut(u64) -> bool) -> Option<Hits> {
+impl Workload {
+    /// Accesses to blocks below `blocks`; fewer than 2³² of them.
+    pub fn new(spans: Vec<Span>, blocks: u32) -> Self {
+        Self { spans, blocks, next_uses: OnceLock::new() }
+    }
+
+    fn next_uses(&self) -> &[u32] {
+        self.next_uses.get_or_init(|| belady::next_uses(&self.spans, self.blocks))
+    }
+}
+
+/// Accesses after which it is asked whether to go on.
+const TICK: u64 = 1 << 16;
+
+fn run(policy: &mut impl Policy, spans: &[Span], mut tick: impl FnMut(u64) -> bool) -> Option<Hits> {
     let mut hits = Hits::default();
-    for chunk in accesses.chunks(TICK) {
-        for access in chunk {
+    let mut since = 0;
+    for span in spans {
+        for access in span.accesses() {
             let hit = policy.access(access.block);
             hits.all += u64::from(hit);
             hits.reads += u64::from(hit && access.is_read);
         }
-        if !tick(chunk.len() as u64) {
+        since += u64::from(span.blocks);
+        if since >= TICK && !tick(std::mem::take(&mut since)) {
             return None;
         }
     }
-    Some(hits)
+    tick(since).then_some(hits)
 }
 
 #[cfg(test)]
@@ -117,12 +144,12 @@ mod tests {
         all
     }
 
-    fn all_reads(blocks: &[u32]) -> Vec<Access> {
-        blocks.iter().map(|block| Access { block: *block, is_read: true }).collect()
+    fn all_reads(accesses: &[u32], blocks: u32) -> Workload {
+        Workload::new(accesses.iter().map(|block| Span { first: *block, blocks: 1, is_read: true }).collect(), blocks)
     }
 
     fn hits(kind: Kind, accesses: &[u32], blocks: u32, capacity: u32) -> u64 {
-        let hits = kind.hits(&all_reads(accesses), blocks, capacity, |_| true).unwrap();
+        let hits = kind.hits(&all_reads(accesses, blocks), capacity, |_| true).unwrap();
         assert_eq!(hits.reads, hits.all);
         hits.all
     }
@@ -181,6 +208,60 @@ mod tests {
         hits
     }
 
+    /// S3-FIFO as its paper has it (algorithm 1), with a tenth of the blocks in the small queue, and as many ghosts as blocks. The first of a
+    /// queue is the next to go.
+    #[derive(Default)]
+    struct NaiveS3Fifo {
+        small: VecDeque<(u32, u8)>,
+        main: VecDeque<(u32, u8)>,
+        ghosts: VecDeque<u32>,
+    }
+
+    impl NaiveS3Fifo {
+        fn access(&mut self, block: u32, capacity: usize) -> bool {
+            if let Some((_, uses)) = self.small.iter_mut().chain(&mut self.main).find(|(it, _)| *it == block) {
+                *uses = (*uses + 1).min(3);
+                return true;
+            }
+            while self.small.len() + self.main.len() == capacity {
+                let is_small_full = self.small.len() >= (capacity / 10).max(1);
+                if is_small_full || self.main.is_empty() { self.evict_small(capacity) } else { self.evict_main() }
+            }
+            match self.ghosts.iter().position(|it| *it == block) {
+                Some(at) => {
+                    self.ghosts.remove(at);
+                    self.main.push_back((block, 0));
+                }
+                None => self.small.push_back((block, 0)),
+            }
+            false
+        }
+
+        /// "If its frequency is more than 1": used twice since it came.
+        fn evict_small(&mut self, capacity: usize) {
+            let (block, uses) = self.small.pop_front().unwrap();
+            if uses > 1 {
+                return self.main.push_back((block, 0));
+            }
+            self.ghosts.push_back(block);
+            if self.ghosts.len() > capacity {
+                self.ghosts.pop_front();
+            }
+        }
+
+        fn evict_main(&mut self) {
+            match self.main.pop_front().unwrap() {
+                (_, 0) => {}
+                (block, uses) => self.main.push_back((block, uses - 1)),
+            }
+        }
+    }
+
+    fn naive_s3_fifo(accesses: &[u32], capacity: usize) -> u64 {
+        let mut naive = NaiveS3Fifo::default();
+        accesses.iter().map(|block| u64::from(naive.access(*block, capacity))).sum()
+    }
+
     /// The most hits there can be, by trying all that may go.
     fn best(accesses: &[u32], kept: &[u32], capacity: usize) -> u64 {
         let Some((block, rest)) = accesses.split_first() else { return 0 };
@@ -207,6 +288,8 @@ mod tests {
                 }
                 let expected = naive_sieve(&accesses, capacity as usize);
                 assert_eq!(hits(Kind::Sieve, &accesses, blocks, capacity), expected, "sieve {seed} {capacity}");
+                let expected = naive_s3_fifo(&accesses, capacity as usize);
+                assert_eq!(hits(Kind::S3Fifo, &accesses, blocks, capacity), expected, "S3-FIFO {seed} {capacity}");
             }
         }
     }
@@ -252,14 +335,23 @@ mod tests {
 
     #[test]
     fn it_ends_when_it_is_told_to() {
-        assert_eq!(Kind::Lru.hits(&all_reads(&[1; 1 << 18]), 2, 1, |_| false), None);
-        assert_eq!(Kind::Belady.hits(&[], 0, 0, |_| true), Some(Hits::default()));
+        let workload = all_reads(&[1; 1 << 18], 2);
+        assert_eq!(Kind::Lru.hits(&workload, 1, |_| false), None);
+        let mut ticks = Vec::new();
+        let _ = Kind::Lru.hits(&workload, 1, |count| {
+            ticks.push(count);
+            ticks.len() < 2
+        });
+        assert_eq!(ticks, [TICK, TICK]);
+        assert_eq!(Kind::Belady.hits(&all_reads(&[], 0), 0, |_| true), Some(Hits::default()));
     }
 
     #[test]
     fn reads_are_counted_for_themselves() {
-        let access = |block, is_read| Access { block, is_read };
-        let accesses = [access(0, false), access(0, true), access(0, false), access(1, true), access(1, true)];
-        assert_eq!(Kind::Fifo.hits(&accesses, 2, 1, |_| true), Some(Hits { all: 3, reads: 2 }));
+        let span = |first, blocks, is_read| Span { first, blocks, is_read };
+        let spans = vec![span(0, 1, false), span(0, 2, true), span(1, 1, false), span(1, 1, true)];
+        for kind in [Kind::Fifo, Kind::Belady] {
+            assert_eq!(kind.hits(&Workload::new(spans.clone(), 2), 1, |_| true), Some(Hits { all: 3, reads: 2 }));
+        }
     }
 }
