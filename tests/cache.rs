@@ -11,6 +11,8 @@ use casblock::cache::{BlockCache, Config, Consistency};
 use casblock::device::conformance::{Region, Suite};
 use casblock::device::{BlockDevice, DeviceError, Failure, Faults, Faulty};
 use casblock::environment::{Environment as _, Virtual};
+use casblock::heartbeat::{Cluster, ClusterOptions, Host, HostConfig, HostName, Liveness};
+use casblock::lease::{LeaseError, Mode};
 use casblock::{BlockSize, Geometry, Store};
 
 const BLOCKS: u64 = 64;
@@ -191,8 +193,15 @@ fn what_is_prefetched_is_hit_and_what_is_invalidated_is_not() {
     disk.write_elsewhere(9, 5);
     cache.invalidate(9, 1);
     assert_eq!(*cache.get(9).unwrap(), [5; 512]);
+    // More blocks than it has places for.
+    let small = self::cache(&disk, 4);
+    (20..24).for_each(|lba| drop(small.get(lba).unwrap()));
+    assert_eq!(disk.reads(), 1 + 4);
+    small.invalidate(21, BLOCKS);
+    (20..24).for_each(|lba| drop(small.get(lba).unwrap()));
+    assert_eq!(disk.requests(), [21, 22, 23].map(|lba| Request::Read(lba, 512)));
     cache.invalidate(8, u64::MAX);
-    assert_eq!(disk.reads(), 1);
+    assert_eq!(disk.reads(), 0);
     cache.get(7).unwrap();
     cache.get(8).unwrap();
     assert_eq!(disk.reads(), 1);
@@ -390,6 +399,89 @@ fn ats_works_over_a_cache() {
     disk.read(7, &mut block).unwrap();
     let count = u64::from_le_bytes(block[..8].try_into().unwrap());
     assert!((counted..=500).contains(&count), "{count} of {counted}");
+}
+
+/// What two hosts believe of each other does not go through what their caches keep.
+#[test]
+fn leases_are_safe_over_caches() {
+    let (disk, world) = (Disk::new(), Arc::new(Virtual::new(1)));
+    let ats = Ats::in_environment(disk.clone(), Arc::clone(&world));
+    Cluster::create(&ats, ClusterOptions::hosts(4), false).unwrap();
+    let join = |name| {
+        let cached = BlockCache::in_environment(disk.clone(), Config::blocks(64), Arc::clone(&world)).unwrap();
+        Host::join_by_hand(cached, HostConfig::new(HostName::new(name).unwrap()), Arc::clone(&world)).unwrap()
+    };
+    // Who joins reads all slots, while the other's is free.
+    let (one, two) = (join("one"), join("two"));
+    let lease = two.try_acquire(3, Mode::Exclusive).unwrap();
+    let refused = one.try_acquire(3, Mode::Exclusive).map(drop).unwrap_err();
+    assert!(matches!(refused, LeaseError::Held(..)), "{refused}");
+    for _ in 0..20 {
+        world.sleep(Duration::from_secs(2));
+        one.beat().unwrap();
+        two.beat().unwrap();
+        assert!(one.hosts().unwrap()[..2].iter().all(|host| host.liveness == Liveness::Alive));
+        assert!(matches!(one.try_acquire(3, Mode::Exclusive).map(drop), Err(LeaseError::Held(..))));
+    }
+    assert!(lease.is_valid());
+    lease.release().unwrap();
+    assert!(one.try_acquire(3, Mode::Exclusive).unwrap().is_valid());
+}
+
+/// A cache before a cache gives hints; who asks for what is current gets it from the device.
+#[test]
+fn what_is_current_comes_through_two_caches() {
+    let disk = Disk::new();
+    let cached = BlockCache::new(cache(&disk, 8), Config::blocks(8)).unwrap();
+    cached.get(7).unwrap();
+    disk.write_elsewhere(7, 1);
+    assert_eq!(*cached.get(7).unwrap(), [0; 512], "a hint");
+    assert_eq!(*cached.get_as(7, Consistency::Current).unwrap(), [1; 512]);
+    disk.write_elsewhere(7, 2);
+    let mut out = [0; 1024];
+    cached.read_as(6, &mut out, Consistency::Current).unwrap();
+    assert_eq!(out[512..], [2; 512]);
+    disk.write_elsewhere(7, 3);
+    let faulty = Faulty::new(cached, Faults::none(1));
+    faulty.read_current(7, &mut out[..512]).unwrap();
+    assert_eq!(out[..512], [3; 512]);
+}
+
+/// A block that is written while others wait for it is read once more, and not by each of them.
+#[test]
+fn who_wait_while_a_block_is_written_wait_once_more() {
+    const THREADS: usize = 16;
+    let disk = Disk::new();
+    let (cache, waiting) = (cache(&disk, 8), AtomicU64::new(0));
+    let (reading, may_end) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
+    let (begun, seen) = (Arc::clone(&reading), Arc::clone(&may_end));
+    let mut is_first = true;
+    disk.trouble(move |_| {
+        if std::mem::take(&mut is_first) {
+            begun.wait();
+            while !seen.load(SeqCst) {
+                std::thread::yield_now();
+            }
+        }
+        Ok(())
+    });
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                waiting.fetch_add(1, SeqCst);
+                assert!([0, 9].contains(&cache.get(7).unwrap()[0]));
+            });
+        }
+        reading.wait();
+        while waiting.load(SeqCst) < THREADS as u64 {
+            std::thread::yield_now();
+        }
+        // Till the others must be waiting.
+        std::thread::sleep(Duration::from_millis(300));
+        cache.invalidate(7, 1);
+        may_end.store(true, SeqCst);
+    });
+    assert!(disk.reads() <= 3, "one for the first, one for all who waited for it, and one for who was late");
 }
 
 /// Each block's contents are its version, so that whoever goes back is caught; whatever happens behind the cache's back.

@@ -122,7 +122,7 @@ fn what_is_used_stays_and_what_is_read_once_goes() {
         lbas.for_each(|lba| drop(cache.get(lba).unwrap()));
         cache.statistics().misses - before
     };
-    (0..4).for_each(|_| drop(read(0..8)));
+    (0..4).for_each(|_| _ = read(0..8));
     for _ in 0..50 {
         assert_eq!(read(8..BLOCKS), BLOCKS - 8, "a scan larger than the cache");
         assert_eq!(read(0..8), 0, "what is in use");

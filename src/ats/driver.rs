@@ -215,7 +215,7 @@ impl<D: BlockDevice, E: Environment> Ats<D, E> {
 
     fn look(&self, operation: &mut Operation, course: &mut Course) -> Next {
         let mut found = vec![0; operation.expected().len()].into_boxed_slice();
-        match self.device.read(operation.lba(), &mut found) {
+        match self.device.read_current(operation.lba(), &mut found) {
             Ok(()) => {
                 let next = operation.saw(Some(&found));
                 course.found = Some(found);

@@ -130,7 +130,7 @@ impl<D: BlockDevice, E: Environment> BlockCache<D, E> {
     fn read_run_now(&self, lba: u64, out: &mut [u8]) -> Result<(), DeviceError> {
         let asking = self.ask(lba, out.len());
         asking.tickets.iter().for_each(|ticket| self.count(ticket.how()));
-        let result = self.device.read(lba, out);
+        let result = self.device.read_current(lba, out);
         match &result {
             Ok(()) => asking.learn(out),
             Err(_) => asking.learn_nothing(),

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::BlockCache;
+use super::{BlockCache, Consistency};
+use crate::Store;
 use crate::device::{BlockDevice, DeviceError};
 use crate::environment::Environment;
 
@@ -27,6 +28,10 @@ impl<D: BlockDevice, E: Environment> BlockDevice for BlockCache<D, E> {
         Self::read(self, lba, out)
     }
 
+    fn read_current(&self, lba: u64, out: &mut [u8]) -> Result<(), DeviceError> {
+        self.read_as(lba, out, Consistency::Current)
+    }
+
     fn write(&self, lba: u64, data: &[u8]) -> Result<(), DeviceError> {
         Self::write(self, lba, data)
     }
@@ -38,5 +43,10 @@ impl<D: BlockDevice, E: Environment> BlockDevice for BlockCache<D, E> {
     /// As the device's: the cache has nothing that the device has not.
     fn flush(&self) -> Result<(), DeviceError> {
         self.device().flush()
+    }
+
+    /// Over a store nothing that is read is older than what the store has: so the cache stands between in no way that matters.
+    fn as_store(&self) -> Option<&Store> {
+        self.device().as_store()
     }
 }

@@ -263,9 +263,9 @@ impl<D: BlockDevice, E: Environment> BlockCache<D, E> {
         if let Some(store) = self.device.as_store().filter(|_| self.is_over_store) {
             return Ok(store.read_version(lba, out)?);
         }
-        // What the device answers is no older than the question.
+        // What the device answers is no older than the question, also if it is a cache.
         let asked_ns = self.now_ns();
-        self.device.read(lba, out).map(|()| asked_ns)
+        self.device.read_current(lba, out).map(|()| asked_ns)
     }
 
     fn now_ns(&self) -> u64 {

@@ -366,6 +366,10 @@ impl<D: BlockDevice, E: Environment> BlockDevice for Faulty<D, E> {
         self.send(|device| device.read(lba, out), || None)
     }
 
+    fn read_current(&self, lba: u64, out: &mut [u8]) -> Result<(), DeviceError> {
+        self.send(|device| device.read_current(lba, out), || None)
+    }
+
     fn write(&self, lba: u64, data: &[u8]) -> Result<(), DeviceError> {
         self.send(|device| device.write(lba, data), || Some(Request::Write { lba, data: data.into() }))
     }

@@ -71,6 +71,15 @@ pub trait BlockDevice: Send + Sync {
     /// has; others. After an error the contents of `out` mean nothing.
     fn read(&self, lba: u64, out: &mut [u8]) -> Result<(), DeviceError>;
 
+    /// As [`read`](Self::read), but no copy that somebody keeps: what the blocks held after it was called. Devices that keep copies, and
+    /// those that stand before others, must answer it.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    fn read_current(&self, lba: u64, out: &mut [u8]) -> Result<(), DeviceError> {
+        self.read(lba, out)
+    }
+
     /// Replaces blocks, whatever they hold, from block `lba` on: as many as `data` is long.
     ///
     /// # Errors
@@ -119,6 +128,10 @@ macro_rules! pass_on {
 
             fn read(&self, lba: u64, out: &mut [u8]) -> Result<(), DeviceError> {
                 (**self).read(lba, out)
+            }
+
+            fn read_current(&self, lba: u64, out: &mut [u8]) -> Result<(), DeviceError> {
+                (**self).read_current(lba, out)
             }
 
             fn write(&self, lba: u64, data: &[u8]) -> Result<(), DeviceError> {

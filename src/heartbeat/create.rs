@@ -33,7 +33,7 @@ impl Cluster {
         let cluster = Self::planned(device, options, ats.environment().random())?;
         let device_error = |source| ClusterError::Device { device: device.name().into_owned(), source };
         let mut header = vec![0; device.block_bytes()].into_boxed_slice();
-        device.read(cluster.first_lba, &mut header).map_err(device_error)?;
+        device.read_current(cluster.first_lba, &mut header).map_err(device_error)?;
         if replace {
             header = Replacement { ats, cluster: &cluster }.clear(header).map_err(device_error)?;
         } else {

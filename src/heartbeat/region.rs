@@ -152,7 +152,9 @@ impl Cluster {
     pub fn open(device: &(impl BlockDevice + ?Sized), first_lba: u64) -> Result<Self, ClusterError> {
         let name = || device.name().into_owned();
         let mut header = vec![0; device.block_bytes()];
-        device.read(first_lba, &mut header).map_err(|source| ClusterError::Device { device: name(), source })?;
+        device
+            .read_current(first_lba, &mut header)
+            .map_err(|source| ClusterError::Device { device: name(), source })?;
         let none = |source| ClusterError::None { device: name(), lba: first_lba, source };
         let fields = Fields::of_block(first_lba, &header).map_err(none)?;
         if fields.kind != kind::CLUSTER {

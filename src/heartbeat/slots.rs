@@ -89,7 +89,7 @@ impl<D: BlockDevice, E: Environment> Slots<D, E> {
         // The word first: a name that was read later is of the same generation, or else not shown.
         let word = self.word(slot)?;
         let mut block = vec![0; self.ats.device().block_bytes()].into_boxed_slice();
-        self.ats.device().read(lba, &mut block)?;
+        self.ats.device().read_current(lba, &mut block)?;
         Ok(self.parse(lba, block, word))
     }
 
@@ -231,7 +231,7 @@ pub(crate) fn read_blocks(
     while lba < range.end {
         let count = AT_ONCE.min(range.end - lba);
         let chunk = &mut blocks[..count as usize * device.block_bytes()];
-        device.read(lba, chunk)?;
+        device.read_current(lba, chunk)?;
         for (lba, block) in (lba..).zip(chunk.chunks_exact(device.block_bytes())) {
             look(lba, block)?;
         }

@@ -21,7 +21,7 @@ pub(super) fn read_lease<D: BlockDevice, E: Environment>(
 ) -> Result<(LeaseView, Box<[u8]>), DeviceError> {
     let lba = slots.cluster.lease_lba(lease)?;
     let mut block = vec![0; slots.ats.device().block_bytes()].into_boxed_slice();
-    slots.ats.device().read(lba, &mut block)?;
+    slots.ats.device().read_current(lba, &mut block)?;
     Ok((LeaseView::of_block(lease, lba, &block)?, block))
 }
 
