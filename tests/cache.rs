@@ -34,6 +34,8 @@ struct Disk {
     store: Store,
     requests: Arc<Mutex<Vec<Request>>>,
     trouble: Arc<Mutex<Option<Trouble>>>,
+    /// How long each request takes.
+    takes_ms: Arc<AtomicU64>,
 }
 
 impl Disk {
@@ -43,7 +45,7 @@ impl Disk {
 
     fn of(size: BlockSize) -> Self {
         let store = Store::in_memory(Geometry::blocks(BLOCKS).block_size(size)).unwrap();
-        Self { store, requests: Arc::default(), trouble: Arc::default() }
+        Self { store, requests: Arc::default(), trouble: Arc::default(), takes_ms: Arc::default() }
     }
 
     fn requests(&self) -> Vec<Request> {
@@ -60,6 +62,7 @@ impl Disk {
 
     fn ask(&self, request: Request) -> Result<(), DeviceError> {
         self.requests.lock().unwrap().push(request);
+        std::thread::sleep(Duration::from_millis(self.takes_ms.load(Relaxed)));
         self.trouble.lock().unwrap().as_mut().map_or(Ok(()), |trouble| trouble(&request))
     }
 
@@ -479,6 +482,8 @@ fn who_wait_while_a_block_is_written_wait_once_more() {
         // Till the others must be waiting.
         std::thread::sleep(Duration::from_millis(300));
         cache.invalidate(7, 1);
+        // Long enough for all of them to ask, if they do.
+        disk.takes_ms.store(200, Relaxed);
         may_end.store(true, SeqCst);
     });
     assert!(disk.reads() <= 3, "one for the first, one for all who waited for it, and one for who was late");
