@@ -6,6 +6,7 @@ mod waiting;
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, ExitCode, ExitStatus};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -17,7 +18,7 @@ use crate::output::Output;
 use crate::target::Target;
 use command::Running;
 use signals::Signals;
-use waiting::{Held, Waited, acquire, join};
+use waiting::{Held, Member, Waited, acquire, join};
 
 /// Runs a command only while a lease is held, as flock(1) does, but across hosts, and safely when a holder dies
 ///
@@ -102,16 +103,24 @@ pub fn run(args: &RunArgs, output: &Output) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(if not_found { 127 } else { 126 }));
         }
     };
-    if host.is_current() {
+    give_back(host, lease);
+    Ok(exit_code(status))
+}
+
+/// Gives the lease back, and leaves; but waits for the disk only as long as the lease is held.
+fn give_back(host: Member, lease: Held) {
+    let valid_for = lease.valid_for();
+    let (send, done) = channel();
+    std::thread::spawn(move || {
         if let Err(error) = lease.release() {
             tracing::warn!(%error, "giving the lease back");
         }
         host.leave();
-    } else {
-        // There is nothing to give back, and the disk may not answer for long.
-        std::mem::forget((host, lease));
+        let _ = send.send(());
+    });
+    if done.recv_timeout(valid_for).is_err() {
+        tracing::warn!("the lease was not given back in time");
     }
-    Ok(exit_code(status))
 }
 
 /// The exit status where the command did not run.
