@@ -51,7 +51,7 @@ pub(crate) fn lease_given_up(device: &(impl BlockDevice + ?Sized), lease: u64, e
         event = "cluster.lease_given_up",
         device = %device.name(),
         lease,
-        %error,
+        source = %error,
         "whether it is held could not be found out"
     );
 }
