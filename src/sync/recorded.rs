@@ -131,6 +131,14 @@ macro_rules! shown {
                 self.0.compare_exchange(current, new, success, failure).inspect(|old| self.show(*old, new, true))
             }
 
+            /// Replaces the value; gives the one before.
+            pub fn swap(&self, value: $int, order: Ordering) -> $int {
+                step();
+                let old = self.0.swap(value, order);
+                self.show(old, value, true);
+                old
+            }
+
             /// Adds to the value; gives the one before.
             pub fn fetch_add(&self, addend: $int, order: Ordering) -> $int {
                 step();

@@ -33,23 +33,25 @@ pub struct Counters {
     lines: Box<[CachePadded<[AtomicU64; COUNTERS]>]>,
 }
 
-impl Counters {
-    /// All zero.
-    pub fn new() -> Self {
+/// All zero.
+impl Default for Counters {
+    fn default() -> Self {
         let line = || CachePadded::new(std::array::from_fn(|_| AtomicU64::new(0)));
         Self { lines: (0..=LINES).map(|_| line()).collect() }
     }
+}
 
+impl Counters {
     /// Adds to one of them.
     #[inline]
     pub fn add(&self, counted: Counted, addend: u64) {
         let line = line();
         let counter = &self.lines[line][counted as usize];
-        if line < LINES {
+        if line == LINES {
+            counter.fetch_add(addend, Relaxed);
+        } else {
             // Nobody else stores to it.
             counter.store(counter.load(Relaxed).wrapping_add(addend), Relaxed);
-        } else {
-            counter.fetch_add(addend, Relaxed);
         }
     }
 
@@ -145,7 +147,7 @@ mod tests {
 
     #[test]
     fn nothing_is_lost_with_more_threads_than_lines() {
-        let counters = Counters::new();
+        let counters = Counters::default();
         for _ in 0..3 {
             std::thread::scope(|scope| {
                 for _ in 0..LINES + 20 {

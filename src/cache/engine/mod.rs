@@ -127,7 +127,7 @@ impl<E> Engine<E> {
             index: Index::new(capacity, entries)?,
             reserve,
             starved: CachePadded::new(AtomicU64::new(0)),
-            counters: Counters::new(),
+            counters: Counters::default(),
         };
         Some(Self {
             pool: Arc::new(pool),
