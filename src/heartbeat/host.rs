@@ -136,6 +136,9 @@ pub struct Host<D: BlockDevice + 'static, E: Environment + 'static = System> {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// What one of a host's threads does.
+type Part<D> = fn(&Arc<Inner<D, System>>);
+
 impl<D: BlockDevice + 'static> Host<D> {
     /// Joins a cluster: takes the slot that it had before, if one has its name, or a free one, or else that of a dead host. Its
     /// heart beats in a thread of its own.
@@ -148,7 +151,7 @@ impl<D: BlockDevice + 'static> Host<D> {
         let mut host = Self::join_by_hand(device, config, System)?;
         let inner = &host.inner;
         // In that order: whoever has a handler is told even if the heart does not come to beat.
-        let mut parts: Vec<(&str, fn(&Arc<Inner<D, System>>))> = Vec::new();
+        let mut parts: Vec<(&str, Part<D>)> = Vec::new();
         if locked(&inner.on_loss).is_some() {
             parts.push(("guard", |inner| inner.guard()));
         }

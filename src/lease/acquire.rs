@@ -25,6 +25,13 @@ pub(super) enum Change {
     Unanswered(DeviceError),
 }
 
+/// What an attempt to have a lease came to.
+enum Attempt {
+    Held(Key),
+    /// The block says something else now.
+    Moved(Box<[u8]>),
+}
+
 impl<D: BlockDevice + 'static, E: Environment + 'static> Host<D, E> {
     /// Acquires a lease, if nobody has it that lives: one read, and one compare-and-write if it can be had. A holder that is dead, as
     /// far as this host has watched it, is fenced, and the lease taken.
@@ -81,17 +88,20 @@ impl<D: BlockDevice, E: Environment> Inner<D, E> {
         loop {
             host.check_current()?;
             let wanted = host.wanted(&view, mode)?;
-            let (key, found) = host.try_to_hold(lease, mode, &block, &wanted)?;
-            let Some(found) = found else {
-                tell_if_broken(&host.slots, [&view, &wanted], None);
-                let lease = Lease::new(Arc::clone(host), key, mode);
-                // Before anybody sees its token: it must not come again after a cut of the power.
-                make_durable(host.slots.ats.device())?;
-                host.check_current()?;
-                return Ok(lease);
-            };
-            let lba = host.slots.cluster.lease_lba(lease)?;
-            (view, block) = (LeaseView::of_block(lease, lba, &found)?, found);
+            match host.try_to_hold(lease, mode, &block, &wanted)? {
+                Attempt::Held(key) => {
+                    tell_if_broken(&host.slots, [&view, &wanted], None);
+                    let lease = Lease::new(Arc::clone(host), key, mode);
+                    // Before anybody sees its token: it must not come again after a cut of the power.
+                    make_durable(host.slots.ats.device())?;
+                    host.check_current()?;
+                    return Ok(lease);
+                }
+                Attempt::Moved(found) => {
+                    let lba = host.slots.cluster.lease_lba(lease)?;
+                    (view, block) = (LeaseView::of_block(lease, lba, &found)?, found);
+                }
+            }
         }
     }
 
@@ -126,14 +136,8 @@ impl<D: BlockDevice, E: Environment> Inner<D, E> {
         Ok(wanted)
     }
 
-    /// Puts a lease's block from `block` to `wanted`, which gives this host the lease; what was found if it says something else.
-    fn try_to_hold(
-        &self,
-        lease: u64,
-        mode: Mode,
-        block: &[u8],
-        wanted: &LeaseView,
-    ) -> Result<(Key, Option<Box<[u8]>>), DeviceError> {
+    /// Puts a lease's block from `block` to `wanted`, which gives this host the lease.
+    fn try_to_hold(&self, lease: u64, mode: Mode, block: &[u8], wanted: &LeaseView) -> Result<Attempt, DeviceError> {
         let key = locked(&self.books).begin(lease, wanted.token);
         let change = self.change(lease, block, wanted);
         let mut books = locked(&self.books);
@@ -142,8 +146,8 @@ impl<D: BlockDevice, E: Environment> Inner<D, E> {
             _ => books.let_go(key),
         }
         match change? {
-            Change::Made => Ok((key, None)),
-            Change::Moved(found) => Ok((key, Some(found))),
+            Change::Made => Ok(Attempt::Held(key)),
+            Change::Moved(found) => Ok(Attempt::Moved(found)),
             Change::Unanswered(source) => {
                 books.loosen(lease);
                 Err(source)

@@ -23,13 +23,13 @@ struct Entry {
 pub(super) struct Key {
     pub lease: u64,
     pub token: u64,
-    number: u64,
+    entry: u64,
 }
 
 impl Key {
     fn range(lease: u64, tokens: RangeInclusive<u64>) -> RangeInclusive<Self> {
         let (first, last) = tokens.into_inner();
-        Self { lease, token: first, number: 0 }..=Self { lease, token: last, number: u64::MAX }
+        Self { lease, token: first, entry: 0 }..=Self { lease, token: last, entry: u64::MAX }
     }
 }
 
@@ -61,7 +61,7 @@ impl Books {
     /// The host is about to have a lease. Before its block says so: it must not be taken for one that nobody knows of.
     pub(super) fn begin(&mut self, lease: u64, token: u64) -> Key {
         self.entries += 1;
-        let key = Key { lease, token, number: self.entries };
+        let key = Key { lease, token, entry: self.entries };
         self.held.insert(key, Entry { mode: None, upgrade: None });
         key
     }
