@@ -186,7 +186,8 @@ mod tests {
     ];
 
     fn text() -> String {
-        let line = |number: u32| format!("{},{},4096\n", if number % 3 == 0 { 'w' } else { 'r' }, 1000 + 8 * number);
+        let line =
+            |number: u32| format!("{},{},4096\n", if number.is_multiple_of(3) { 'w' } else { 'r' }, 1000 + 8 * number);
         (0..40).fold(String::from("op,lba,length_bytes\n"), |text, number| text + &line(number))
     }
 
