@@ -120,6 +120,7 @@ fn text_fits_80_columns_and_has_a_column_a_policy() {
     assert_eq!(names, ["blocks", "FIFO", "LRU", "CLOCK", "SIEVE", "S3-FIFO", "optimum"]);
     let text = folder.casblock("replay a.csv --sizes 3 --policy lru --policy belady --policy lru").succeeds().text();
     assert!(text.lines().any(|line| line.split_whitespace().eq(["blocks", "LRU", "optimum"])), "{text}");
+    assert_eq!(text.matches(" 33.3 % ").count(), 1, "{text}");
 }
 
 #[test]

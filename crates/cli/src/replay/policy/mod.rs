@@ -281,7 +281,7 @@ mod tests {
         for seed in 0..60 {
             let blocks = [3, 10, 50][seed as usize % 3];
             let accesses = accesses(seed, blocks, 3000);
-            for capacity in [1, 2, 3, 7, 20, 50].into_iter().filter(|capacity| *capacity <= blocks) {
+            for capacity in [1, 2, 3, 7, 19, 20, 50].into_iter().filter(|capacity| *capacity <= blocks) {
                 for kind in [Kind::Fifo, Kind::Lru, Kind::Clock] {
                     let expected = naive(kind, &accesses, capacity as usize);
                     assert_eq!(hits(kind, &accesses, blocks, capacity), expected, "{kind:?} {seed} {capacity}");
