@@ -288,6 +288,12 @@ fn an_update_without_a_place_is_seen_by_who_gets_one() {
     an_update_without_a_place(|cached| cached.engine.invalidate(0));
 }
 
+/// More blocks than the cache has places for: then it looks through the places.
+#[test]
+fn an_update_of_many_without_a_place_is_seen_by_who_gets_one() {
+    an_update_without_a_place(|cached| cached.engine.invalidate_all(0..2));
+}
+
 #[test]
 #[should_panic(expected = "stale for good")]
 fn control_an_update_without_a_place_that_ends_unseen() {
