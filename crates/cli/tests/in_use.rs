@@ -97,7 +97,9 @@ fn what_takes_only_stores_says_so_of_a_disk() {
 fn a_disk_is_replayed_on_only_with_consent() {
     let folder = Folder::new();
     folder.file("a.csv", b"op,lba,length_bytes\nw,0,512\n");
-    folder.casblock("replay a.csv scsi:/dev/sdx").fails(&["scsi:/dev/sdx: a disk is overwritten only with --i-know"]);
+    folder
+        .casblock("replay a.csv scsi:/dev/sdx")
+        .fails(&["scsi:/dev/sdx: the disk's blocks would be overwritten", "--i-know-what-is-on-it"]);
     // With it, it is looked for.
     folder.casblock("replay a.csv scsi:/dev/sdx --i-know-what-is-on-it").fails(&["scsi:/dev/sdx", "No such file"]);
 }

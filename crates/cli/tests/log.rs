@@ -67,6 +67,7 @@ fn everything() {
     every_verdict();
     a_store_with_every_trouble();
     a_host_that_dies();
+    a_lease_that_is_damaged();
 }
 
 /// From now on, whatever this process asks of `path`, which it has open, fails: its descriptor is a pipe's.
@@ -118,6 +119,23 @@ fn a_host_that_dies() {
         world.sleep(Duration::from_secs(1));
         lives.beat().unwrap();
     }
+}
+
+/// A host that does not hear whether it has given a lease back, and then finds the lease's block damaged.
+fn a_lease_that_is_damaged() {
+    let (store, world) = (Store::in_memory(Geometry::blocks(16)).unwrap(), Arc::new(Virtual::new(1)));
+    let options = ClusterOptions { leases: 4, ..ClusterOptions::hosts(4) };
+    let disk = Faulty::in_environment(store.clone(), Faults::none(1), Arc::clone(&world));
+    Cluster::create(&Ats::in_environment(&disk, &world), options, false).unwrap();
+    let config = HostConfig::new(HostName::new("unheard").unwrap());
+    let host = Host::join_by_hand(disk, config, Arc::clone(&world)).unwrap();
+    let lease = host.try_acquire(3, Mode::Exclusive).unwrap();
+    host.device().set_link(Link::AnswersLost);
+    assert!(lease.release().is_err());
+    host.device().set_link(Link::Up);
+    // Behind the header, the slots, and three leases.
+    store.write(1 + 4 + 3, &[7; 512]).unwrap();
+    host.tidy();
 }
 
 /// Every verdict.
