@@ -120,6 +120,12 @@ impl Gated {
         self.changed.notify_all();
     }
 
+    /// As [`set`](Self::set), until what it gives is dropped: a test that fails must not wait at a closed gate.
+    pub fn while_it_is(self: &Arc<Self>, gate: Gate) -> Until {
+        self.set(gate);
+        Until(Arc::clone(self))
+    }
+
     fn pass(&self, lba: u64) -> Result<(), DeviceError> {
         let is_closed = |gate: &mut Gate| matches!(gate, Gate::Closed(range) if range.contains(&lba));
         let gate = self.changed.wait_while(self.gate.lock().unwrap(), is_closed).unwrap().clone();
@@ -129,6 +135,15 @@ impl Gated {
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// Opens a gate when it is dropped.
+pub struct Until(Arc<Gated>);
+
+impl Drop for Until {
+    fn drop(&mut self) {
+        self.0.set(Gate::Open);
     }
 }
 
