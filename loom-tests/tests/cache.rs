@@ -196,7 +196,7 @@ fn a_reader_sees_a_block_replaced_once_and_for_all() {
 
 #[test]
 fn an_old_fill_never_replaces_a_newer_block() {
-    let model = Model::explore("a fill beside an update", empty, [update, read_once], is_current);
+    let model = Model::explore_bounded(1, "a fill beside an update", empty, [update, read_once], is_current);
     model.tally.assert_reached(&["1", "2"]);
 }
 
@@ -255,10 +255,10 @@ fn control_a_change_that_the_cache_does_not_hear_of() {
 }
 
 /// An update whose block has no place in the cache when it begins, beside a reader who gets one and reads what the device had.
-fn an_update_without_a_place(end: fn(&Cached)) {
+fn an_update_without_a_place(preemptions: usize, end: fn(&Cached)) {
     let flaws = Flaws::new();
     let noted = flaws.clone();
-    run_model_bounded("an update without a place beside a fill", 2, move || {
+    run_model_bounded("an update without a place beside a fill", preemptions, move || {
         // The only place is a block's that is being read, and stays so as long as it is.
         let cached = Cached::new(1);
         let Begun::Read(reading) = cached.engine.begin_reading(1, |_| true) else { panic!("nobody else is here") };
@@ -285,19 +285,19 @@ fn an_update_without_a_place(end: fn(&Cached)) {
 
 #[test]
 fn an_update_without_a_place_is_seen_by_who_gets_one() {
-    an_update_without_a_place(|cached| cached.engine.invalidate(0));
+    an_update_without_a_place(1, |cached| cached.engine.invalidate(0));
 }
 
 /// More blocks than the cache has places for: then it looks through the places.
 #[test]
 fn an_update_of_many_without_a_place_is_seen_by_who_gets_one() {
-    an_update_without_a_place(|cached| cached.engine.invalidate_all(0..2));
+    an_update_without_a_place(1, |cached| cached.engine.invalidate_all(0..2));
 }
 
 #[test]
 #[should_panic(expected = "stale for good")]
 fn control_an_update_without_a_place_that_ends_unseen() {
-    an_update_without_a_place(|_| {});
+    an_update_without_a_place(1, |_| {});
 }
 
 /// A reader has a block, the one before it, which is replaced till the frames have gone round, and looks at it twice; what it saw.
@@ -324,7 +324,7 @@ fn a_block_replaced_under_its_reader(preemptions: usize, look_twice: fn(&Cached)
 
 #[test]
 fn a_block_stays_as_long_as_it_is_read() {
-    a_block_replaced_under_its_reader(2, |cached| {
+    a_block_replaced_under_its_reader(1, |cached| {
         // As long as it exists, loom sees to it that nobody writes to it.
         let block = cached.contents(0);
         let first = number(&block);
