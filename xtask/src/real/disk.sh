@@ -98,7 +98,7 @@ grep -q 'records of a casblock cluster' "$TMPDIR/err" || fail "the cluster's mar
 expect 1 conformance "$target" --lba 1000
 printf 'op,lba,length_bytes\nw,0,512\n' >"$TMPDIR/trace.csv"
 expect 1 replay "$TMPDIR/trace.csv" "$target"
-grep -q 'overwritten only with' "$TMPDIR/err" || fail "a replay"
+grep -q 'would be overwritten' "$TMPDIR/err" || fail "a replay"
 expect 0 run --lease 2 "$target" -- sh -c 'echo "token $CASBLOCK_TOKEN"'
 grep -q 'token 1' "$TMPDIR/out" || fail "the first token"
 "$casblock" run --lease 2 "$target" -- sleep 100 &
