@@ -3,6 +3,9 @@
 //! Each seed is one world, the same each time: `CASBLOCK_TEST_SEED=… cargo test --test simulation NAME` runs that one alone, of
 //! those that the test NAME looks at.
 
+#[cfg(target_os = "linux")]
+#[path = "common/cores.rs"]
+mod cores;
 #[path = "simulation/hosts.rs"]
 mod hosts;
 #[path = "simulation/machine.rs"]
@@ -101,8 +104,11 @@ fn run_all(seeds: Range<u64>, scenario: impl Fn(u64) -> Scenario + Sync) -> Worl
     let worlds = Worlds { chosen: chosen.is_some(), ..Worlds::default() };
     let (next, worlds) = (AtomicU64::new(seeds.start), Mutex::new(worlds));
     thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
+        for core in 0..thread::available_parallelism().map_or(1, usize::from) {
+            let (next, worlds, scenario) = (&next, &worlds, &scenario);
+            scope.spawn(move || {
+                #[cfg(target_os = "linux")]
+                cores::stay_on(core);
                 loop {
                     let seed = next.fetch_add(1, Relaxed);
                     if seed >= seeds.end {

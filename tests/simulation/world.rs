@@ -6,8 +6,9 @@ use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
 use casblock::environment::Environment;
@@ -18,9 +19,11 @@ struct TheEnd;
 /// The world.
 pub struct World {
     state: Mutex<State>,
-    /// Told when the world has ended.
-    ended: Condvar,
-    actors: Mutex<Vec<JoinHandle<()>>>,
+    /// Whether it has ended. Set while `state` is held.
+    ended: AtomicBool,
+    /// Told when it has.
+    end: Condvar,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 struct State {
@@ -29,20 +32,30 @@ struct State {
     /// Who runs next, and when: by time, then by who came first.
     queue: BinaryHeap<Reverse<(Duration, u64, usize)>>,
     queued: u64,
-    /// Who has the baton.
-    running: Option<usize>,
-    ended: bool,
-    crashed: Vec<bool>,
-    wakers: Vec<Arc<Condvar>>,
+    actors: Vec<Actor>,
     /// The first panic of an actor.
     failure: Option<Box<dyn std::any::Any + Send>>,
     dice: fastrand::Rng,
     steps: u64,
 }
 
+struct Actor {
+    thread: Thread,
+    /// Whether it was given the baton, and has not taken it yet.
+    turn: Arc<AtomicBool>,
+    crashed: bool,
+}
+
+impl Actor {
+    fn wake(&self) {
+        self.turn.store(true, SeqCst);
+        self.thread.unpark();
+    }
+}
+
 thread_local! {
-    /// The actor that this thread is.
-    static ACTOR: RefCell<Option<usize>> = const { RefCell::new(None) };
+    /// The actor that this thread is, and whether its turn has come.
+    static ACTOR: RefCell<Option<(usize, Arc<AtomicBool>)>> = const { RefCell::new(None) };
 }
 
 /// Whether this thread is an actor: what it panics with is told by [`World::run`].
@@ -58,15 +71,13 @@ impl World {
             end: length,
             queue: BinaryHeap::new(),
             queued: 0,
-            running: None,
-            ended: false,
-            crashed: Vec::new(),
-            wakers: Vec::new(),
+            actors: Vec::new(),
             failure: None,
             dice: fastrand::Rng::with_seed(seed),
             steps: 0,
         };
-        Arc::new(Self { state: Mutex::new(state), ended: Condvar::new(), actors: Mutex::default() })
+        let (ended, end) = (AtomicBool::new(false), Condvar::new());
+        Arc::new(Self { state: Mutex::new(state), ended, end, threads: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -90,17 +101,14 @@ impl World {
 
     /// Adds an actor, who begins now; its number.
     pub fn spawn(self: &Arc<Self>, act: impl FnOnce() + Send + 'static) -> usize {
+        // Nobody gives it the baton before it is one of the actors.
         let mut state = self.state();
-        let actor = state.wakers.len();
-        state.wakers.push(Arc::default());
-        state.crashed.push(false);
-        state.enqueue(actor, Duration::ZERO);
-        drop(state);
-        let world = Arc::clone(self);
+        let (actor, turn) = (state.actors.len(), Arc::new(AtomicBool::new(false)));
+        let (world, its_turn) = (Arc::clone(self), Arc::clone(&turn));
         let thread = thread::spawn(move || {
-            ACTOR.set(Some(actor));
+            ACTOR.set(Some((actor, Arc::clone(&its_turn))));
             let done = catch_unwind(AssertUnwindSafe(|| {
-                world.wait_for_turn(world.state(), actor);
+                world.wait_for(&its_turn);
                 act();
             }));
             let mut state = world.state();
@@ -108,66 +116,70 @@ impl World {
                 && !panic.is::<TheEnd>()
             {
                 state.failure.get_or_insert(panic);
-                state.ended = true;
+                world.end(&state);
             }
-            world.hand_on(&mut state);
+            world.hand_on(state, None);
         });
-        self.actors.lock().unwrap().push(thread);
+        state.actors.push(Actor { thread: thread.thread().clone(), turn, crashed: false });
+        state.enqueue(actor, Duration::ZERO);
+        drop(state);
+        self.threads.lock().unwrap().push(thread);
         actor
     }
 
     /// The actor never runs again: as if killed, wherever it is.
     pub fn crash(&self, actor: usize) {
-        self.state().crashed[actor] = true;
+        self.state().actors[actor].crashed = true;
     }
 
     /// Lets the world run until it ends, and panics if an actor has.
     pub fn run(&self) {
+        self.hand_on(self.state(), None);
         let mut state = self.state();
-        self.hand_on(&mut state);
-        while !state.ended {
-            state = self.ended.wait(state).unwrap();
+        while !self.ended.load(SeqCst) {
+            state = self.end.wait(state).unwrap();
         }
         drop(state);
         loop {
-            let Some(actor) = self.actors.lock().unwrap().pop() else { break };
-            actor.join().expect("an actor's panic is caught");
+            let Some(thread) = self.threads.lock().unwrap().pop() else { break };
+            thread.join().expect("an actor's panic is caught");
         }
         if let Some(failure) = self.state().failure.take() {
             resume_unwind(failure);
         }
     }
 
-    /// Gives the baton to whoever is next.
-    fn hand_on(&self, state: &mut State) {
-        state.steps += 1;
-        state.running = None;
-        while let Some(Reverse((time, _, actor))) = state.queue.pop() {
-            if state.crashed[actor] {
-                continue;
-            }
-            if time > state.end {
-                break;
-            }
-            state.now = time;
-            state.running = Some(actor);
-            state.wakers[actor].notify_all();
-            break;
-        }
-        if state.running.is_none() || state.ended {
-            state.ended = true;
-            state.wakers.iter().for_each(|waker| waker.notify_all());
-            self.ended.notify_all();
-        }
+    fn end(&self, state: &State) {
+        self.ended.store(true, SeqCst);
+        state.actors.iter().for_each(Actor::wake);
+        self.end.notify_all();
     }
 
-    fn wait_for_turn(&self, mut state: MutexGuard<'_, State>, actor: usize) {
-        let waker = Arc::clone(&state.wakers[actor]);
-        while state.running != Some(actor) && !state.ended {
-            state = waker.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+    /// Gives the baton to whoever is next; whether that is `me`.
+    fn hand_on(&self, mut state: MutexGuard<'_, State>, me: Option<usize>) -> bool {
+        state.steps += 1;
+        let next = if self.ended.load(SeqCst) { None } else { state.next() };
+        let Some(next) = next else {
+            self.end(&state);
+            return false;
+        };
+        if Some(next) == me {
+            return true;
         }
-        if state.ended && !thread::panicking() {
-            drop(state);
+        let Actor { thread, turn, .. } = &state.actors[next];
+        turn.store(true, SeqCst);
+        // Woken after the world is let go, which it wants next.
+        let thread = thread.clone();
+        drop(state);
+        thread.unpark();
+        false
+    }
+
+    fn wait_for(&self, turn: &AtomicBool) {
+        while !turn.swap(false, SeqCst) {
+            thread::park();
+        }
+        if self.ended.load(SeqCst) && !thread::panicking() {
             resume_unwind(Box::new(TheEnd));
         }
     }
@@ -175,15 +187,16 @@ impl World {
     /// Lets the others run until that time has passed.
     pub fn sleep(&self, time: Duration) {
         let mut state = self.state();
-        if state.ended {
+        if self.ended.load(SeqCst) {
             // Of what is dropped now some waits; it has nobody to wait for.
             state.now += time;
             return;
         }
-        let actor = ACTOR.with_borrow(|actor| *actor).expect("only actors sleep");
-        state.enqueue(actor, time);
-        self.hand_on(&mut state);
-        self.wait_for_turn(state, actor);
+        let (me, turn) = ACTOR.with_borrow(Clone::clone).expect("only actors sleep");
+        state.enqueue(me, time);
+        if !self.hand_on(state, Some(me)) {
+            self.wait_for(&turn);
+        }
     }
 }
 
@@ -191,6 +204,17 @@ impl State {
     fn enqueue(&mut self, actor: usize, after: Duration) {
         self.queued += 1;
         self.queue.push(Reverse((self.now + after, self.queued, actor)));
+    }
+
+    /// Who is next, at whose time it is then; nobody at the end.
+    fn next(&mut self) -> Option<usize> {
+        while let Some(Reverse((time, _, actor))) = self.queue.pop() {
+            if !self.actors[actor].crashed {
+                self.now = if time <= self.end { time } else { self.now };
+                return (time <= self.end).then_some(actor);
+            }
+        }
+        None
     }
 }
 
