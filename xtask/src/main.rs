@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`suites`] | `test`: every check the project has, one after another, with a table at the end |
 //! | [`accesses`] | finds the atomic accesses of a source file, and the `ORDERING` comment each belongs to |
+//! | [`binaries`] | test binaries: building them, and listing their tests |
 //! | [`compare`] | `compare`: casblock side by side with what people would use instead |
 //! | [`orderings`] | `orderings`: every such access has a tag, and every tag a partner |
 //! | [`real`] | `real`: what is said of SCSI disks, tried on those of Linux's own targets, in User-Mode Linux |
@@ -12,6 +13,7 @@
 //! | [`workspace`] | where things lie, and how cargo is called |
 
 mod accesses;
+mod binaries;
 mod compare;
 mod orderings;
 mod real;

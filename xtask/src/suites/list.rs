@@ -5,10 +5,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::Result;
 
+use super::apart;
 use super::log::Log;
 use crate::orderings;
 use crate::real::kernel::{self, Kernel};
-use crate::workspace::{cargo, for_loom, for_power_cuts, target};
+use crate::workspace::{cargo, for_loom, for_power_cuts, root, target};
 
 /// What a suite needs that may be missing.
 #[derive(Clone, Copy)]
@@ -144,22 +145,28 @@ fn doc_tests(log: &mut Log) -> Result<bool> {
     log.run(&mut cargo("test --workspace --exclude loom-tests --exclude power-cuts --doc --no-fail-fast"))
 }
 
+/// The folder of the models.
+fn models() -> PathBuf {
+    root().join("loom-tests")
+}
+
 fn loom(log: &mut Log) -> Result<bool> {
-    let mut command = cargo("test -p loom-tests --release --no-fail-fast -- --test-threads 2");
-    log.run(for_loom(&mut command, "", &loom_target()))
+    let mut command = cargo("test -p loom-tests --release");
+    apart::run(log, for_loom(&mut command, "", &loom_target()), &models())
 }
 
 /// What builds crossbeam-epoch over loom's atomics: the models of the cache need it, and the others are quicker without.
 const OVER_EPOCHS: &str = "--cfg crossbeam_loom";
 
 fn loom_cache(log: &mut Log) -> Result<bool> {
-    let mut command = cargo("test -p loom-tests --release --test cache --test cache_parts -- --test-threads 2");
-    log.run(for_loom(&mut command, OVER_EPOCHS, &loom_target().join("cache")))
+    let mut command = cargo("test -p loom-tests --release --test cache --test cache_parts");
+    apart::run(log, for_loom(&mut command, OVER_EPOCHS, &loom_target().join("cache")), &models())
 }
 
 fn kills(log: &mut Log) -> Result<bool> {
+    // Two at once: of a test, its victim, and those who outlive it, only one runs at a time.
     log.run(&mut cargo(
-        "test --release -p casblock --test kills --no-fail-fast -- --ignored --nocapture --test-threads 1",
+        "test --release -p casblock --test kills --no-fail-fast -- --ignored --nocapture --test-threads 2",
     ))
 }
 
@@ -169,7 +176,9 @@ fn power_cuts(log: &mut Log) -> Result<bool> {
 }
 
 fn ignored_long_tests(log: &mut Log) -> Result<bool> {
-    log.run(&mut cargo("test --release -p casblock-cli --tests --no-fail-fast -- --ignored --test-threads 1"))
+    // As the other tests are built, not to build all again.
+    let line = "test --workspace --exclude loom-tests --exclude power-cuts --test torture --test image --no-fail-fast";
+    log.run(cargo(line).args(["--", "--ignored", "--test-threads", "1"]))
 }
 
 fn simulation(log: &mut Log) -> Result<bool> {

@@ -27,6 +27,11 @@ impl Log {
         &self.path
     }
 
+    /// It, for a command to write to.
+    pub fn file(&self) -> Result<File> {
+        Ok(self.file.try_clone()?)
+    }
+
     /// Adds a line.
     pub fn line(&mut self, line: &str) -> Result<()> {
         Ok(writeln!(self.file, "{line}")?)
@@ -35,7 +40,7 @@ impl Log {
     /// Runs a command to its end, its output going here; whether it succeeded.
     pub fn run(&mut self, command: &mut Command) -> Result<bool> {
         self.line(&format!("$ {command:?}"))?;
-        command.stdout(self.file.try_clone()?).stderr(self.file.try_clone()?);
+        command.stdout(self.file()?).stderr(self.file()?);
         let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
         self.line(&format!("({status})"))?;
         Ok(status.success())

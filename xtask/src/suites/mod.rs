@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every check the project has, one after another.
 
+mod apart;
 pub mod libtest;
 mod list;
 mod log;

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::mutants::{Mutant, Part};
 use super::tree::Tree;
+use crate::binaries::{self, Binary, is_twin};
 use crate::suites::libtest;
 use crate::workspace::{cargo, for_loom, pretty, target};
 
@@ -93,9 +94,11 @@ impl Models {
         let log = models.logs.join("control.log");
         let Some(binaries) = models.build(&log)? else { bail!("the models do not build; see {}", log.display()) };
         let mut queue = VecDeque::new();
-        for (binary, path) in &binaries {
-            queue.extend(list(&models.tree, path)?.into_iter().map(|name| Model { binary: binary.clone(), name }));
+        for Binary { name: binary, path } in &binaries {
+            let names = binaries::list(&models.tree, path)?.into_iter();
+            queue.extend(names.map(|name| Model { binary: binary.clone(), name }));
         }
+        queue.retain(|model| !is_twin(&model.name));
         queue.retain(|model| pattern.is_none_or(|pattern| model.to_string().contains(pattern)));
         if queue.is_empty() {
             return Ok(models);
@@ -135,46 +138,16 @@ impl Models {
         })
     }
 
-    /// Builds the test binaries: name and path of each, or nothing if they do not compile.
-    fn build(&self, log: &Path) -> Result<Option<Vec<(String, PathBuf)>>> {
-        let mut command = cargo("test -p loom-tests --release --no-run --message-format json-render-diagnostics");
+    /// Builds the test binaries; nothing if they do not compile.
+    fn build(&self, log: &Path) -> Result<Option<Vec<Binary>>> {
+        let mut command = cargo("test -p loom-tests --release");
         let flags = format!("--cap-lints warn -A unused {}", self.part.flags);
         for_loom(&mut command, &flags, &target().join(self.part.build));
-        command.env("CARGO_PROFILE_RELEASE_DEBUG", "0").current_dir(&self.tree).stderr(File::create(log)?);
-        let output = command.output().context("cannot run cargo")?;
-        if !output.status.success() {
-            return Ok(None);
-        }
-        let mut binaries = Vec::new();
-        for line in String::from_utf8(output.stdout)?.lines() {
-            let message: serde_json::Value = serde_json::from_str(line)?;
-            let executable = (message["executable"].as_str(), message["target"]["name"].as_str());
-            if let (Some(path), Some(name)) = executable
-                && (self.part.binaries.is_empty() || self.part.binaries.contains(&name))
-            {
-                binaries.push((name.to_owned(), path.into()));
-            }
-        }
-        Ok(Some(binaries))
+        command.env("CARGO_PROFILE_RELEASE_DEBUG", "0").current_dir(&self.tree);
+        let binaries = binaries::build(&mut command, File::create(log)?)?;
+        let is_meant = |binary: &Binary| self.part.binaries.is_empty() || self.part.binaries.contains(&&*binary.name);
+        Ok(binaries.map(|binaries| binaries.into_iter().filter(is_meant).collect()))
     }
-}
-
-/// The names of a binary's models.
-fn list(tree: &Path, binary: &Path) -> Result<Vec<String>> {
-    let names = |arguments: &[&str]| -> Result<Vec<String>> {
-        let output = Command::new(binary).args(arguments).current_dir(tree).stdin(Stdio::null()).output()?;
-        ensure!(output.status.success(), "{} does not list its models", binary.display());
-        let text = String::from_utf8(output.stdout)?;
-        Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
-    };
-    let ignored = names(&["--list", "--format", "terse", "--ignored"])?;
-    let all = names(&["--list", "--format", "terse"])?;
-    Ok(all.into_iter().filter(|name| !ignored.contains(name) && !is_twin(name)).collect())
-}
-
-/// Whether a test is a twin, which passes because what it runs fails.
-fn is_twin(name: &str) -> bool {
-    name.split("::").any(|part| part.starts_with("control_"))
 }
 
 /// How a model that did not pass ended.
@@ -187,7 +160,7 @@ enum End {
 /// Models being run, as many at once as there are processors.
 struct Run<'r> {
     tree: &'r Path,
-    binaries: &'r [(String, PathBuf)],
+    binaries: &'r [Binary],
     deadline: Option<Instant>,
     /// Whether nothing is weakened. The control takes as long as it takes, and says what it does.
     is_control: bool,
@@ -208,7 +181,7 @@ type Ended = (Option<(Model, End)>, HashMap<Model, Duration>);
 impl<'r> Run<'r> {
     fn new(
         models: &'r Models,
-        binaries: &'r [(String, PathBuf)],
+        binaries: &'r [Binary],
         queue: VecDeque<Model>,
         deadline: Option<Instant>,
         log: PathBuf,
@@ -262,8 +235,8 @@ impl<'r> Run<'r> {
 
     /// Runs one model; `None` if it passed, or does not matter any more.
     fn one(&self, model: &Model, log: &Path) -> Result<Option<End>> {
-        let binary = self.binaries.iter().find(|(name, _)| *name == model.binary);
-        let (_, path) = binary.with_context(|| format!("{} was not built", model.binary))?;
+        let binary = self.binaries.iter().find(|binary| binary.name == model.binary);
+        let Binary { path, .. } = binary.with_context(|| format!("{} was not built", model.binary))?;
         let output = File::create(log)?;
         let mut command = Command::new(path);
         command.args(["--exact", &model.name, "--test-threads", "1", "--nocapture"]);
@@ -297,15 +270,5 @@ impl<'r> Run<'r> {
             None
         };
         Ok(Some(End::Failed(how)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn twins_are_told_by_their_name() {
-        assert!(super::is_twin("blocks::control_without_fence"));
-        assert!(super::is_twin("control_read::unvalidated"));
-        assert!(!super::is_twin("readers_see_the_control_word"));
     }
 }
