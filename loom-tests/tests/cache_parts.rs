@@ -1,7 +1,7 @@
 //! The parts of the cache's engine by themselves: without epochs, whose fences would hide what an ordering of theirs is for.
 #![cfg(all(loom, crossbeam_loom))]
 
-use casblock::cache_engine::parts::{Index, Queue, Stack};
+use casblock::cache_engine::parts::{Index, Limbo, Queue, Retired, Stack};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -83,6 +83,40 @@ fn neighbours_go_and_come() {
         seen.expect(found == [Some(entries[0]), None, None, Some(entries[3])], "not what is linked");
     });
     flaws.assert_none();
+}
+
+/// What is retired is passed on once, by one who comes after whoever retired it.
+#[test]
+fn what_is_retired_is_passed_on_once() {
+    let tally = Tally::new();
+    let counts = tally.clone();
+    run_model("a pile", move || {
+        let limbo = Arc::new(Limbo::default());
+        let done = Arc::new([UnsafeCell::new(0u32), UnsafeCell::new(0)]);
+        let add = |done: &[UnsafeCell<u32>; 2], frame: u32, addend| {
+            // SAFETY: loom panics if another is at it at the same time.
+            done[frame as usize].with_mut(|done| unsafe { *done += addend });
+        };
+        let retires = |frame: u32| {
+            let (limbo, done, counts) = (Arc::clone(&limbo), Arc::clone(&done), counts.clone());
+            move || {
+                add(&done, frame, 1);
+                let taken = limbo.put(Retired::new(None, Some(frame)));
+                for taken in taken.into_iter().flatten().filter_map(Retired::frame) {
+                    counts.count(if taken == frame { "its own" } else { "the other's" });
+                    add(&done, taken, 10);
+                }
+            }
+        };
+        let other = thread::spawn(retires(1));
+        retires(0)();
+        other.join().expect("loom has told of it");
+        let left = limbo.take(Retired::new(None, None));
+        assert_eq!(left.into_iter().find_map(Retired::frame), None, "each takes what it finds");
+        // SAFETY: nobody else is there.
+        assert!(done.iter().all(|done| done.with(|done| unsafe { *done == 11 })), "not once");
+    });
+    tally.assert_reached(&["its own", "the other's"]);
 }
 
 /// Whoever takes a number from the stack comes after all that was done with it before.

@@ -25,6 +25,7 @@ mod frames;
 mod ghost;
 mod guard;
 mod index;
+mod limbo;
 mod policy;
 mod queue;
 mod read;
@@ -32,7 +33,7 @@ mod stack;
 mod state;
 
 use std::ops::Range;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use crossbeam_epoch::{self as epoch, Guard};
 use crossbeam_utils::CachePadded;
@@ -40,6 +41,7 @@ use crossbeam_utils::CachePadded;
 use flight::Flights;
 use frames::{Frames, Own};
 use index::Index;
+use limbo::Limbo;
 use policy::Policy;
 use state::State;
 
@@ -52,6 +54,7 @@ pub mod parts {
     pub use crossbeam_epoch::pin;
 
     pub use super::index::Index;
+    pub use super::limbo::{Limbo, Retired};
     pub use super::queue::Queue;
     pub use super::stack::Stack;
 }
@@ -85,8 +88,7 @@ struct Pool {
     frames: Frames,
     /// The most that there may be in limbo before nothing is evicted any more.
     reserve: u64,
-    /// How often there was none free of what is used again and again.
-    starved: CachePadded<AtomicU64>,
+    limbo: Limbo,
     counters: Counters,
 }
 
@@ -126,7 +128,7 @@ impl<E> Engine<E> {
             frames: Frames::new(entries, frame_bytes)?,
             index: Index::new(capacity, entries)?,
             reserve,
-            starved: CachePadded::new(AtomicU64::new(0)),
+            limbo: Limbo::default(),
             counters: Counters::default(),
         };
         Some(Self {
@@ -329,61 +331,7 @@ impl<E> Engine<E> {
         self.retire(Some(entry), state.frame(), pin);
         true
     }
-
-    /// Gives back what was taken out of the cache, once all who are pinned now are gone.
-    fn retire(&self, entry: Option<u32>, frame: Option<u32>, pin: &Guard) {
-        if entry.is_none() && frame.is_none() {
-            return;
-        }
-        // Guards borrow the cache: when it is gone, nobody needs anything back.
-        let pool = Arc::downgrade(&self.pool);
-        pin.defer(move || {
-            let Some(pool) = Weak::upgrade(&pool) else { return };
-            if let Some(frame) = frame {
-                pool.frames.put_back(frame);
-                pool.counters.add(Counted::Reclaimed, 1);
-            }
-            if let Some(entry) = entry {
-                pool.index.put_back(entry);
-            }
-        });
-        // A thread keeps some of what it retires to itself, until it retires more. One that does not would keep it for ever.
-        if self.in_limbo() * LIMBO_KEPT_PARTS >= self.pool.reserve {
-            pin.flush();
-        }
-    }
-
-    /// How many times something was taken out of the cache that may still be seen: each knows the pool till then.
-    fn in_limbo(&self) -> u64 {
-        Arc::weak_count(&self.pool) as u64
-    }
-
-    /// Sees that what is in limbo comes back, as far as nobody is in the way. If somebody is, it takes long in vain: so it is not
-    /// tried each time.
-    fn reclaim(&self, pin: &mut Guard) {
-        if !self.pool.starved.fetch_add(1, Relaxed).is_multiple_of(RECLAIM_EVERY) {
-            return;
-        }
-        // An epoch ends when all who are pinned are in it; what was retired in one may be used two later.
-        for _ in 0..RECLAIM_ROUNDS {
-            pin.repin();
-            pin.flush();
-        }
-    }
 }
-
-/// Threads may keep one of so many parts of the reserve to themselves, in all. In a model they keep what they have till it is needed: it
-/// would be explored for hours.
-#[cfg(not(loom))]
-const LIMBO_KEPT_PARTS: u64 = 4;
-#[cfg(loom)]
-const LIMBO_KEPT_PARTS: u64 = 0;
-
-const RECLAIM_ROUNDS: u32 = 4;
-#[cfg(not(loom))]
-const RECLAIM_EVERY: u64 = 16;
-#[cfg(loom)]
-const RECLAIM_EVERY: u64 = 1;
 
 /// So many of something, unless there is no memory for them.
 fn allocated<T>(count: usize, make: impl FnMut(usize) -> T) -> Option<Box<[T]>> {

@@ -86,7 +86,7 @@ pub fn all() -> [Suite; 14] {
         suite("unit and integration", 485, Libtest, &[Need::Cc], unit_and_integration),
         suite("doc tests", 22, Libtest, &[Need::Cc], doc_tests),
         suite("loom", 81, Libtest, &[Need::Cc], loom),
-        suite("loom cache", 21, Libtest, &[Need::Cc], loom_cache),
+        suite("loom cache", 22, Libtest, &[Need::Cc], loom_cache),
         suite("kills", 5, Libtest, &[Need::Cc], kills),
         suite("power cuts", 8, Libtest, &[Need::Cc], power_cuts),
         suite("ignored long tests", 2, Libtest, &[Need::Cc], ignored_long_tests),
