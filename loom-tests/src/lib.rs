@@ -24,8 +24,13 @@ pub fn run_model(name: &str, f: impl Fn() + Send + Sync + 'static) {
 
 /// As [`run_model`], but only the executions in which threads are preempted at most `preemptions` times: for models
 /// whose full exploration takes over a minute.
+///
+/// More than two only if the environment has `CASBLOCK_TEST_LONG`: `CASBLOCK_TEST_LONG=1 cargo xtask test --only loom`. For
+/// `cargo xtask weaken` it has.
 pub fn run_model_bounded(name: &str, preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
-    explore(name, Some(preemptions), f);
+    const SOON: usize = 2;
+    let is_long = std::env::var_os("CASBLOCK_TEST_LONG").is_some();
+    explore(name, Some(if is_long { preemptions } else { preemptions.min(SOON) }), f);
 }
 
 fn explore(name: &str, preemptions: Option<usize>, f: impl Fn() + Send + Sync + 'static) {

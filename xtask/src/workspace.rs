@@ -38,11 +38,16 @@ pub fn cargo(line: &str) -> Command {
 /// What ends a loom model early, with success.
 pub const LOOM_LIMITS: [&str; 3] = ["LOOM_MAX_PERMUTATIONS", "LOOM_MAX_DURATION", "LOOM_MAX_PREEMPTIONS"];
 
+/// Has some tests try more than there is time for each day.
+pub const LONG: &str = "CASBLOCK_TEST_LONG";
+
 /// Sets a cargo call to build for loom, with `flags` besides, in a target folder of its own.
 pub fn for_loom<'c>(command: &'c mut Command, flags: &str, target: &Path) -> &'c mut Command {
     for limit in LOOM_LIMITS {
         command.env_remove(limit);
     }
+    // Models are many, and their builds take a while.
+    command.env("CARGO_PROFILE_RELEASE_DEBUG", "0");
     with_flags(command, &format!("--cfg loom {flags}"), target)
 }
 

@@ -88,6 +88,21 @@ pub fn compete(mut entrants: Vec<Entrant<'_>>, rounds: usize, at: Option<f64>) -
     Ok(entrants.iter().zip(samples).map(row).collect())
 }
 
+/// Has each do one round, and none before it, where a round's first value is the same each time. A row for each; the first is casblock.
+pub fn once(entrants: Vec<Entrant<'_>>, at: Option<f64>) -> Result<Vec<Row>> {
+    let mut of_casblock = None;
+    let mut row = |mut entrant: Entrant<'_>| {
+        let mut samples = Samples::default();
+        let own = samples.add((entrant.run)()?);
+        match of_casblock {
+            None => of_casblock = Some(own),
+            Some(of_casblock) => samples.ratios.push(of_casblock / own),
+        }
+        Ok(samples.into_row(&entrant, at))
+    };
+    entrants.into_iter().map(&mut row).collect()
+}
+
 /// What the rounds of one entrant gave.
 #[derive(Default)]
 struct Samples {

@@ -78,6 +78,7 @@ impl Limbo {
     /// Puts something on the pile. If that was full, gives all that was there.
     pub fn put(&self, retired: Retired) -> Option<[Retired; PLACES + 1]> {
         self.count.fetch_add(1, Relaxed);
+        #[cfg_attr(loom, expect(clippy::modulo_one, reason = "a model's pile has one place"))]
         let place = self.put.fetch_add(1, Relaxed) as usize % PLACES;
         // ORDERING [retired]: pairs with the exchange in `take`, and with itself: who gives it to the collector comes after all that we
         // did to take it out of the cache, and so counts those as pinned who can still see it.

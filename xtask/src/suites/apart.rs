@@ -1,11 +1,7 @@
-//! Tests that run each in a process of its own, as many at once as there are processors.
-//!
-//! Loom gives each thread of each execution a stack of its own. Models that run in one process wait for each other wherever one is
-//! mapped or unmapped: all of them take half as long again.
+//! Tests in processes of their own, as many at once as there are processors.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -13,50 +9,64 @@ use anyhow::{Context, Result};
 
 use super::log::Log;
 use crate::binaries::{self, Binary, is_twin};
-use crate::workspace::LOOM_LIMITS;
 
-/// A test, and its binary.
-type Test = (PathBuf, String);
+/// What has a process of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Each {
+    /// A test binary, as cargo has it; but cargo runs one after the other, and many of them wait for most of their time.
+    Binary,
+    /// A loom model. Loom gives each thread of each execution a stack of its own: models that run in one process wait for each other
+    /// wherever one is mapped or unmapped, and take half as long again.
+    Model,
+}
 
-/// Builds what a `cargo test` would run, and runs it from `folder`; whether all passed.
-pub fn run(log: &mut Log, cargo_test: &mut Command, folder: &Path) -> Result<bool> {
-    log.line(&format!("$ {cargo_test:?}, and each test alone"))?;
+/// What one process runs.
+struct Part<'b> {
+    binary: &'b Binary,
+    /// One of its tests, or all.
+    test: Option<String>,
+}
+
+/// Builds what a `cargo test` would run, and runs it; whether all passed.
+pub fn run(log: &mut Log, cargo_test: &mut Command, each: Each) -> Result<bool> {
     let Some(binaries) = binaries::build(cargo_test, log.file()?)? else { return Ok(false) };
-    let mut tests = Vec::new();
-    for Binary { path, .. } in binaries {
-        tests.extend(binaries::list(folder, &path)?.into_iter().map(|name| (path.clone(), name)));
+    let mut parts = VecDeque::new();
+    for binary in &binaries {
+        match each {
+            Each::Binary => parts.push_back(Part { binary, test: None }),
+            Each::Model => {
+                parts.extend(binary.tests()?.into_iter().map(|test| Part { binary, test: Some(test) }));
+            }
+        }
     }
     // Twins end soon: at the end, the processors are done nearly together.
-    tests.sort_by_key(|(_, name)| is_twin(name));
-    let (queue, log) = (Mutex::new(VecDeque::from(tests)), Mutex::new(log));
+    parts.make_contiguous().sort_by_key(|part| part.test.as_ref().is_some_and(|test| is_twin(test)));
+    let (parts, log) = (Mutex::new(parts), Mutex::new(log));
     let workers = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(|| work(&queue, &log, folder))).collect();
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(|| work(&parts, &log))).collect();
         workers.into_iter().try_fold(true, |all, worker| Ok(worker.join().expect("a worker does not panic")? && all))
     })
 }
 
-fn work(queue: &Mutex<VecDeque<Test>>, log: &Mutex<&mut Log>, folder: &Path) -> Result<bool> {
+fn work(parts: &Mutex<VecDeque<Part<'_>>>, log: &Mutex<&mut Log>) -> Result<bool> {
     let mut all_passed = true;
     loop {
-        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        let Some((path, name)) = next else { return Ok(all_passed) };
-        let Output { status, stdout, stderr } = one(&path, &name, folder)?;
+        let next = parts.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let Some(Part { binary, test }) = next else { return Ok(all_passed) };
+        let mut command = match &test {
+            Some(test) => binary.command(&["--exact", test, "--test-threads", "1", "--show-output"]),
+            None => binary.command(&[]),
+        };
+        let Output { status, stdout, stderr } =
+            command.output().with_context(|| format!("cannot run {}", binary.path.display()))?;
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.line(&format!("{} {}", binary.name, test.as_deref().unwrap_or_default()))?;
         log.line(String::from_utf8_lossy(&stdout).trim_end())?;
         log.line(String::from_utf8_lossy(&stderr).trim_end())?;
         if !status.success() {
-            log.line(&format!("{name}: {status}"))?;
+            log.line(&format!("{command:?}: {status}"))?;
             all_passed = false;
         }
     }
-}
-
-fn one(path: &Path, name: &str, folder: &Path) -> Result<Output> {
-    let mut command = Command::new(path);
-    command.args(["--exact", name, "--test-threads", "1", "--show-output"]).current_dir(folder).stdin(Stdio::null());
-    for limit in LOOM_LIMITS {
-        command.env_remove(limit);
-    }
-    command.output().with_context(|| format!("cannot run {}", path.display()))
 }

@@ -5,11 +5,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::Result;
 
-use super::apart;
+use super::apart::{self, Each};
 use super::log::Log;
 use crate::orderings;
 use crate::real::kernel::{self, Kernel};
-use crate::workspace::{cargo, for_loom, for_power_cuts, root, target};
+use crate::workspace::{cargo, for_loom, for_power_cuts, target};
 
 /// What a suite needs that may be missing.
 #[derive(Clone, Copy)]
@@ -135,24 +135,18 @@ fn doc(log: &mut Log) -> Result<bool> {
 }
 
 fn unit_and_integration(log: &mut Log) -> Result<bool> {
-    // Examples and benches are compiled, not run.
-    let build = "build --workspace --exclude loom-tests --exclude power-cuts --profile test --examples --benches";
-    let test = "test --workspace --exclude loom-tests --exclude power-cuts --tests --no-fail-fast";
-    Ok(log.run(&mut cargo(build))? & log.run(&mut cargo(test))?)
+    // Examples and benches were looked at by clippy.
+    let line = "test --workspace --exclude loom-tests --exclude power-cuts --tests";
+    apart::run(log, &mut cargo(line), Each::Binary)
 }
 
 fn doc_tests(log: &mut Log) -> Result<bool> {
     log.run(&mut cargo("test --workspace --exclude loom-tests --exclude power-cuts --doc --no-fail-fast"))
 }
 
-/// The folder of the models.
-fn models() -> PathBuf {
-    root().join("loom-tests")
-}
-
 fn loom(log: &mut Log) -> Result<bool> {
     let mut command = cargo("test -p loom-tests --release");
-    apart::run(log, for_loom(&mut command, "", &loom_target()), &models())
+    apart::run(log, for_loom(&mut command, "", &loom_target()), Each::Model)
 }
 
 /// What builds crossbeam-epoch over loom's atomics: the models of the cache need it, and the others are quicker without.
@@ -160,7 +154,7 @@ const OVER_EPOCHS: &str = "--cfg crossbeam_loom";
 
 fn loom_cache(log: &mut Log) -> Result<bool> {
     let mut command = cargo("test -p loom-tests --release --test cache --test cache_parts");
-    apart::run(log, for_loom(&mut command, OVER_EPOCHS, &loom_target().join("cache")), &models())
+    apart::run(log, for_loom(&mut command, OVER_EPOCHS, &loom_target().join("cache")), Each::Model)
 }
 
 fn kills(log: &mut Log) -> Result<bool> {

@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,7 +14,7 @@ use super::mutants::{Mutant, Part};
 use super::tree::Tree;
 use crate::binaries::{self, Binary, is_twin};
 use crate::suites::libtest;
-use crate::workspace::{cargo, for_loom, pretty, target};
+use crate::workspace::{LONG, cargo, for_loom, pretty, target};
 
 /// What came of a weakening.
 #[derive(Debug)]
@@ -94,16 +93,16 @@ impl Models {
         let log = models.logs.join("control.log");
         let Some(binaries) = models.build(&log)? else { bail!("the models do not build; see {}", log.display()) };
         let mut queue = VecDeque::new();
-        for Binary { name: binary, path } in &binaries {
-            let names = binaries::list(&models.tree, path)?.into_iter();
-            queue.extend(names.map(|name| Model { binary: binary.clone(), name }));
+        for binary in &binaries {
+            let model = |name| Model { binary: binary.name.clone(), name };
+            queue.extend(binary.tests()?.into_iter().map(model));
         }
         queue.retain(|model| !is_twin(&model.name));
         queue.retain(|model| pattern.is_none_or(|pattern| model.to_string().contains(pattern)));
         if queue.is_empty() {
             return Ok(models);
         }
-        let run = Run::new(&models, &binaries, queue, None, log.clone());
+        let run = Run::new(&binaries, queue, None, log.clone());
         let (ended, times) = run.all()?;
         if let Some((model, end)) = ended {
             bail!("the control failed: {model}: {end:?} over the orderings as they are; see {}", log.display());
@@ -126,7 +125,7 @@ impl Models {
         // The likeliest first, then the fastest: one failure ends it.
         let is_new = |model: &Model| !self.catchers.contains(&(mutant.function.clone(), model.clone()));
         order.sort_by_key(|model| (is_new(model), self.times[model], model.to_string()));
-        let (ended, _) = Run::new(self, &binaries, order.into(), Some(deadline), log).all()?;
+        let (ended, _) = Run::new(&binaries, order.into(), Some(deadline), log).all()?;
         Ok(match ended {
             None => Verdict::Survived,
             Some((model, End::TimedOut)) => Verdict::TimedOut { model: model.to_string() },
@@ -143,7 +142,7 @@ impl Models {
         let mut command = cargo("test -p loom-tests --release");
         let flags = format!("--cap-lints warn -A unused {}", self.part.flags);
         for_loom(&mut command, &flags, &target().join(self.part.build));
-        command.env("CARGO_PROFILE_RELEASE_DEBUG", "0").current_dir(&self.tree);
+        command.current_dir(&self.tree);
         let binaries = binaries::build(&mut command, File::create(log)?)?;
         let is_meant = |binary: &Binary| self.part.binaries.is_empty() || self.part.binaries.contains(&&*binary.name);
         Ok(binaries.map(|binaries| binaries.into_iter().filter(is_meant).collect()))
@@ -159,7 +158,6 @@ enum End {
 
 /// Models being run, as many at once as there are processors.
 struct Run<'r> {
-    tree: &'r Path,
     binaries: &'r [Binary],
     deadline: Option<Instant>,
     /// Whether nothing is weakened. The control takes as long as it takes, and says what it does.
@@ -179,15 +177,9 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 type Ended = (Option<(Model, End)>, HashMap<Model, Duration>);
 
 impl<'r> Run<'r> {
-    fn new(
-        models: &'r Models,
-        binaries: &'r [Binary],
-        queue: VecDeque<Model>,
-        deadline: Option<Instant>,
-        log: PathBuf,
-    ) -> Self {
+    fn new(binaries: &'r [Binary], queue: VecDeque<Model>, deadline: Option<Instant>, log: PathBuf) -> Self {
         let (queue, ended, times) = (Mutex::new(queue), Mutex::new(None), Mutex::new(HashMap::new()));
-        Self { tree: &models.tree, binaries, deadline, is_control: deadline.is_none(), log, queue, ended, times }
+        Self { binaries, deadline, is_control: deadline.is_none(), log, queue, ended, times }
     }
 
     /// Runs the models until one does not pass. Gives that, and the times of those that did.
@@ -236,14 +228,10 @@ impl<'r> Run<'r> {
     /// Runs one model; `None` if it passed, or does not matter any more.
     fn one(&self, model: &Model, log: &Path) -> Result<Option<End>> {
         let binary = self.binaries.iter().find(|binary| binary.name == model.binary);
-        let Binary { path, .. } = binary.with_context(|| format!("{} was not built", model.binary))?;
+        let binary = binary.with_context(|| format!("{} was not built", model.binary))?;
         let output = File::create(log)?;
-        let mut command = Command::new(path);
-        command.args(["--exact", &model.name, "--test-threads", "1", "--nocapture"]);
-        for limit in crate::workspace::LOOM_LIMITS {
-            command.env_remove(limit);
-        }
-        command.current_dir(self.tree.join("loom-tests")).stdin(Stdio::null());
+        let mut command = binary.command(&["--exact", &model.name, "--test-threads", "1", "--nocapture"]);
+        command.env(LONG, "1");
         let mut child = command.stdout(output.try_clone()?).stderr(output).spawn()?;
         let status = loop {
             if let Some(status) = child.try_wait()? {

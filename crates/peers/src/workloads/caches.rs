@@ -14,7 +14,7 @@ use super::{Ground, section};
 use crate::block::{BLOCK, middle_byte, number, numbered};
 use crate::caches::{Cache, Casblock, Disk, Foyer, Moka, QuickCache};
 use crate::cores::Cores;
-use crate::measure::{Entrant, compete};
+use crate::measure::{Entrant, compete, once};
 use crate::results::{Axis, Contestant, Kind, Section, Unit};
 
 /// Blocks that are read: 8 MiB. All caches have room for twice as many, so that those that are cut into shards keep them all.
@@ -225,7 +225,7 @@ fn hit_ratios(id: &str, title: &str, about: &str, accesses: &[Access], footprint
     for percent in SIZES_PERCENT {
         let capacity = ((footprint as f64 * percent / 100.0).round() as u32).max(1);
         // The same accesses hit the same each time, or nearly.
-        rows.extend(compete(all(&Replay { accesses, footprint, capacity })?, 1, Some(percent))?);
+        rows.extend(once(all(&Replay { accesses, footprint, capacity })?, Some(percent))?);
     }
     let measures = [("hits of reads", Unit::Percent, false, true), ("accesses", Unit::PerSecond, false, false)];
     let mut section = section(id, title, about, &measures, rows);
