@@ -223,8 +223,9 @@ struct Tally {
     step_by_step: usize,
 }
 
-/// An operation with so few instructions is tried at each of them with all that others may do afterwards; a longer one
-/// only so near the instruction by which it takes effect, and elsewhere with one of those things in turn.
+/// A process that is killed in an operation with so few instructions is so at each of them with all that others may do afterwards; in a
+/// longer one only so near the instruction by which it takes effect. Elsewhere, and where it is stopped, they do one of those things in
+/// turn.
 const FEW: usize = 700;
 const NEAR: usize = 100;
 
@@ -238,7 +239,7 @@ fn go_through(fate: Fate, number: usize, watchdog: &Watchdog) -> nix::Result<Tal
     let (mut tally, mut effects) = (Tally { instructions: trace.len(), ..Tally::default() }, Vec::new());
     for place in 0..trace.len() {
         let near = takes_effect.is_some_and(|here| place.abs_diff(here) <= NEAR);
-        for &meanwhile in Meanwhile::at(place, near || trace.len() <= FEW) {
+        for &meanwhile in Meanwhile::at(place, fate == Fate::Killed && (near || trace.len() <= FEW)) {
             watchdog.call();
             let _point = Point { name, place, meanwhile };
             match stage.meet_fate(&trace, place, meanwhile)? {

@@ -24,13 +24,14 @@ pub fn run_model(name: &str, f: impl Fn() + Send + Sync + 'static) {
 
 /// As [`run_model`], but only the executions in which threads are preempted at most `preemptions` times: for models
 /// whose full exploration takes over a minute.
-///
-/// More than two only if the environment has `CASBLOCK_TEST_LONG`: `CASBLOCK_TEST_LONG=1 cargo xtask test --only loom`. For
-/// `cargo xtask weaken` it has.
 pub fn run_model_bounded(name: &str, preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
-    const SOON: usize = 2;
-    let is_long = std::env::var_os("CASBLOCK_TEST_LONG").is_some();
-    explore(name, Some(if is_long { preemptions } else { preemptions.min(SOON) }), f);
+    explore(name, Some(preemptions), f);
+}
+
+/// How many preemptions a model is explored with from day to day, or `long`, which takes a minute or more: where the environment has
+/// `CASBLOCK_TEST_LONG`, as in `CASBLOCK_TEST_LONG=1 cargo xtask test --only loom`, and in `cargo xtask weaken`.
+pub fn daily_or_long(daily: usize, long: usize) -> usize {
+    if std::env::var_os("CASBLOCK_TEST_LONG").is_some() { long } else { daily }
 }
 
 fn explore(name: &str, preemptions: Option<usize>, f: impl Fn() + Send + Sync + 'static) {

@@ -10,7 +10,7 @@ use casblock::cache_engine::{Begun, BlockGuard, Counted, Engine, How, Stamp};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
-use loom_tests::{Flaws, Tally, run_model_bounded};
+use loom_tests::{Flaws, Tally, daily_or_long, run_model_bounded};
 
 /// A cache of one block, or of more, in front of a device of two.
 struct Cached {
@@ -107,16 +107,12 @@ struct Model {
 type Act = fn(&Cached, &Tally, &Flaws);
 
 impl Model {
-    fn explore(name: &'static str, prepare: fn() -> Arc<Cached>, acts: [Act; 2], end: fn(&Cached, &Flaws)) -> Self {
-        Self::explore_bounded(2, name, prepare, acts, end)
-    }
-
     /// A twin: one preemption is enough for its fault.
     fn control(name: &'static str, prepare: fn() -> Arc<Cached>, acts: [Act; 2], end: fn(&Cached, &Flaws)) {
-        Self::explore_bounded(1, name, prepare, acts, end);
+        Self::explore(1, name, prepare, acts, end);
     }
 
-    fn explore_bounded(
+    fn explore(
         preemptions: usize,
         name: &'static str,
         prepare: fn() -> Arc<Cached>,
@@ -190,19 +186,20 @@ fn is_current(cached: &Cached, flaws: &Flaws) {
 
 #[test]
 fn a_reader_sees_a_block_replaced_once_and_for_all() {
-    let model = Model::explore("a reader beside an update", warm, [update_only, read_twice], is_current);
+    let (name, preemptions) = ("a reader beside an update", daily_or_long(1, 2));
+    let model = Model::explore(preemptions, name, warm, [update_only, read_twice], is_current);
     model.tally.assert_reached(&["1 1", "1 2", "2 2"]);
 }
 
 #[test]
 fn an_old_fill_never_replaces_a_newer_block() {
-    let model = Model::explore_bounded(1, "a fill beside an update", empty, [update, read_once], is_current);
+    let model = Model::explore(1, "a fill beside an update", empty, [update, read_once], is_current);
     model.tally.assert_reached(&["1", "2"]);
 }
 
 #[test]
 fn the_later_of_two_updates_stays() {
-    Model::explore_bounded(1, "two updates beside each other", empty, [update, update], is_current);
+    Model::explore(1, "two updates beside each other", empty, [update, update], is_current);
 }
 
 #[test]
@@ -217,7 +214,7 @@ fn asked_once(cached: &Cached, flaws: &Flaws) {
 
 #[test]
 fn two_who_miss_a_block_ask_the_device_once() {
-    let model = Model::explore_bounded(1, "two misses of a block", empty, [read_once, read_once], asked_once);
+    let model = Model::explore(1, "two misses of a block", empty, [read_once, read_once], asked_once);
     model.tally.assert_reached(&["1"]);
 }
 
@@ -243,8 +240,7 @@ fn keep_a_change_secret(cached: &Cached, _: &Tally, flaws: &Flaws) {
 
 #[test]
 fn what_is_being_read_is_forgotten_too() {
-    let model =
-        Model::explore_bounded(1, "an invalidation beside a fill", empty, [hear_of_a_change, read_once], is_current);
+    let model = Model::explore(1, "an invalidation beside a fill", empty, [hear_of_a_change, read_once], is_current);
     model.tally.assert_reached(&["1", "2"]);
 }
 

@@ -6,7 +6,7 @@ use casblock::protocol::block::Writer;
 use casblock::protocol::slot::resolve;
 use loom::sync::Arc;
 use loom::thread;
-use loom_tests::{Heap, Tally, epochs, run_model, run_model_bounded, weakened};
+use loom_tests::{Heap, Tally, daily_or_long, epochs, run_model, run_model_bounded, weakened};
 
 #[test]
 fn two_writers_want_the_last_free_frame() {
@@ -79,7 +79,7 @@ fn two_writers_want_the_last_free_frame_for_one_block() {
 fn a_frame_passes_through_the_pool_under_its_reader() {
     let tally = Tally::new();
     let counted = tally.clone();
-    run_model_bounded("a frame through the pool", 3, move || {
+    run_model_bounded("a frame through the pool", daily_or_long(2, 3), move || {
         let heap = Heap::new(2, 3, 2);
         let mut first = heap.writer(0);
         heap.write(&mut first, 0, 1).expect("a frame is free");
@@ -214,7 +214,7 @@ fn two_writers_want_a_frame_that_has_left_limbo() {
 fn a_frame_comes_back_into_limbo_before_the_eyes_of_two() {
     let tally = Tally::new();
     let counted = tally.clone();
-    run_model_bounded("back into limbo", 3, move || {
+    run_model_bounded("back into limbo", daily_or_long(2, 3), move || {
         let heap = Arc::new(one_ripe_frame(3));
         let coming_back = {
             let heap = Arc::clone(&heap);

@@ -14,7 +14,8 @@ use loom::sync::Arc;
 use loom::thread::{self, JoinHandle};
 use loom_tests::weakened::{DurableWriter, Weakness};
 use loom_tests::{
-    Heap, History, Tally, epochs, run_model, run_model_at_each_stop, run_model_bounded, sequence, stop_after,
+    Heap, History, Tally, daily_or_long, epochs, run_model, run_model_at_each_stop, run_model_bounded, sequence,
+    stop_after,
 };
 
 /// A store whose blocks hold 1, with as many writers as `N`.
@@ -60,7 +61,7 @@ fn replace(mut write: Write, values: [u8; 2]) -> impl FnOnce(&Heap, &History) {
 fn replace_while_a_sync_begins(name: &str, frames: usize, weakness: Option<Weakness>) -> Tally {
     let tally = Tally::new();
     let counted = tally.clone();
-    run_model_bounded(name, 3, move || {
+    run_model_bounded(name, daily_or_long(2, 3), move || {
         let (heap, history, [writer]) = store(1, frames);
         let write = writer_of(writer, 1..heap.frames(), weakness);
         let heap = Arc::new(heap);

@@ -58,10 +58,12 @@ fn work(parts: &Mutex<VecDeque<Part<'_>>>, log: &Mutex<&mut Log>) -> Result<bool
             Some(test) => binary.command(&["--exact", test, "--test-threads", "1", "--show-output"]),
             None => binary.command(&[]),
         };
-        let Output { status, stdout, stderr } =
-            command.output().with_context(|| format!("cannot run {}", binary.path.display()))?;
+        let line = format!("{} {}", binary.path.display(), test.as_deref().unwrap_or_default());
+        // Of one that never ends this is all there is.
+        log.lock().unwrap_or_else(PoisonError::into_inner).line(&format!("{line}: begins"))?;
+        let Output { status, stdout, stderr } = command.output().with_context(|| format!("cannot run {line}"))?;
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.line(&format!("{} {}", binary.name, test.as_deref().unwrap_or_default()))?;
+        log.line(&line)?;
         log.line(String::from_utf8_lossy(&stdout).trim_end())?;
         log.line(String::from_utf8_lossy(&stderr).trim_end())?;
         if !status.success() {
