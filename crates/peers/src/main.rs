@@ -57,7 +57,7 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Options {
-    /// Shorter rounds and fewer of them: less than five minutes on two cores
+    /// Shorter rounds and fewer of them: five to eight minutes on two cores
     #[arg(long)]
     quick: bool,
     /// One short round of each, which shows that all works and measures nothing
