@@ -11,7 +11,7 @@ use crossbeam_utils::CachePadded;
 
 use super::{Counted, Engine, Pool};
 use crate::sync::AtomicU64;
-use crate::sync::Ordering::{AcqRel, Acquire, Relaxed};
+use crate::sync::Ordering::{Acquire, Relaxed, Release};
 
 /// Places of a pile.
 #[cfg(not(loom))]
@@ -80,9 +80,10 @@ impl Limbo {
         self.count.fetch_add(1, Relaxed);
         #[cfg_attr(loom, expect(clippy::modulo_one, reason = "a model's pile has one place"))]
         let place = self.put.fetch_add(1, Relaxed) as usize % PLACES;
-        // ORDERING [retired]: pairs with the exchange in `take`, and with itself: who gives it to the collector comes after all that we
-        // did to take it out of the cache, and so counts those as pinned who can still see it.
-        let before = Retired(self.pile[place].swap(retired.0, AcqRel));
+        // ORDERING [retired]: pairs with the exchange in `take`: who gives it to the collector comes after all that we did to take it out
+        // of the cache, and so counts those as pinned who can still see it. What was there before comes with the exchange of this place
+        // in `take`, since an exchange passes on what the earlier ones have released.
+        let before = Retired(self.pile[place].swap(retired.0, Release));
         (place + 1 == PLACES || !before.is_nothing()).then(|| self.take(before))
     }
 
