@@ -112,10 +112,9 @@ mod tests {
     use super::*;
     use crate::block::number;
 
-    /// Of 100 blocks, each is read once, and at most so many once more: a cache that is cut into shards may have more in one than it has
-    /// room for there, by the hash of its moment.
-    fn keeps_what_fits<C: Cache>(again_most: u64) {
-        let cache = C::new(Disk::of(1000), 200);
+    fn keeps_what_fits<C: Cache>() {
+        // Of those that are cut into shards, by a hash that is another each time, each shard has room for more than its share.
+        let cache = C::new(Disk::of(1000), 1600);
         for round in 0..20 {
             for lba in 0..100 {
                 if round % 3 == 1 {
@@ -124,12 +123,13 @@ mod tests {
                 assert_eq!(cache.read(lba, number), Some(lba), "{}", C::NAME);
             }
         }
-        let reads = cache.disk().reads();
-        assert!((100..=100 + again_most).contains(&reads), "{}: {reads}", C::NAME);
+        assert_eq!(cache.disk().reads(), 100, "{}", C::NAME);
+
+        let cache = C::new(Disk::of(1000), 200);
         for lba in 0..1000 {
             assert_eq!(cache.read(lba, number), Some(lba), "{}", C::NAME);
         }
-        assert!(cache.disk().reads() >= reads + 800, "{}", C::NAME);
+        assert!(cache.disk().reads() >= 900, "{}", C::NAME);
         let again = cache.disk().reads();
         (0..1000).for_each(|lba| assert_eq!(cache.read(lba, number), Some(lba)));
         assert!(cache.disk().reads() >= again + 700, "{}: it keeps no more than it may", C::NAME);
@@ -137,10 +137,9 @@ mod tests {
 
     #[test]
     fn caches_keep_what_fits() {
-        const OF_2000_READS: u64 = 200;
-        keeps_what_fits::<Casblock>(0);
-        keeps_what_fits::<Moka>(OF_2000_READS);
-        keeps_what_fits::<QuickCache>(OF_2000_READS);
-        keeps_what_fits::<Foyer>(OF_2000_READS);
+        keeps_what_fits::<Casblock>();
+        keeps_what_fits::<Moka>();
+        keeps_what_fits::<QuickCache>();
+        keeps_what_fits::<Foyer>();
     }
 }
